@@ -1,0 +1,25 @@
+// How the core reports failure: a value, never an exception, because the hosts that call it (Python, ONNX Runtime, C)
+// each have their own way to raise.
+#pragma once
+
+namespace isogrid {
+
+enum class Status {
+    ok,
+    size_out_of_range,
+    count_out_of_range,
+    positions_not_ascending,
+    positions_changed,
+    parameter_missing,
+    parameter_too_large,
+    truncated,
+    trailing_data,
+    position_out_of_range,
+    wrong_length,
+    wrong_count,
+};
+
+// One English sentence without a full stop, for the host's own exception. Static storage.
+const char* message(Status status) noexcept;
+
+}  // namespace isogrid

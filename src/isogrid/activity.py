@@ -1,0 +1,239 @@
+"""What a model does with data: the zeros in its activations, and the units that never fire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isogrid.activations import SparseReLU, SparseTanh, TopK
+from isogrid.errors import DataError, UsageError
+from isogrid.masks import unwrap
+
+ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    SparseReLU,
+    SparseTanh,
+    TopK,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.CELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Softplus,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Hardtanh,
+    nn.Hardshrink,
+    nn.Softshrink,
+    nn.Threshold,
+)
+"""The modules that `measure` watches when it is not told which."""
+
+
+@dataclass(frozen=True)
+class ActivationSparsity:
+    """What one module put out.
+
+    Attributes:
+        name: of the module, as in ``model.named_modules()``.
+        kind: its class.
+        values: outputs seen in all.
+        zeros: those of them that were exactly zero, -0.0 included.
+        units: outputs a sample has along its unit axis (axis 1 of images ``[n, c, ...]`` with two or more further axes
+            or of matrices ``[n, units]``; the last axis of sequences ``[n, steps, units]``).
+        dead: units that were zero for every sample and place.
+    """
+
+    name: str
+    kind: str
+    values: int
+    zeros: int
+    units: int
+    dead: int
+
+    @property
+    def sparsity(self) -> float:
+        """The zero share of the outputs."""
+        return self.zeros / self.values if self.values else 0.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Activation sparsity by module, in the order in which they first ran.
+
+    Attributes:
+        activations: one row a module.
+        batches: how many were run.
+    """
+
+    activations: tuple[ActivationSparsity, ...]
+    batches: int
+
+    @property
+    def sparsity(self) -> float:
+        """The zero share of all outputs watched."""
+        values = sum(row.values for row in self.activations)
+        return sum(row.zeros for row in self.activations) / values if values else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        rows = [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "sparsity": row.sparsity,
+                "values": row.values,
+                "zeros": row.zeros,
+                "units": row.units,
+                "dead": row.dead,
+            }
+            for row in self.activations
+        ]
+        return {"sparsity": self.sparsity, "batches": self.batches, "activations": rows}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{row.name}: {100 * row.sparsity:.1f} % zero, {row.dead} of {row.units} units dead"
+            for row in self.activations
+        ]
+        return "\n".join([f"{100 * self.sparsity:.1f} % of the activations are zero", *lines])
+
+
+class _Tally:
+    """Counts of one module, kept on its device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.values = 0
+        self.zeros: Tensor | int = 0
+        self.alive: Tensor | None = None
+
+    def add(self, name: str, output: Tensor) -> None:
+        zero = output.detach() == 0
+        axis = _unit_axis(output)
+        others = [i for i in range(output.dim()) if i != axis]
+        alive = ~(zero.all(dim=others) if others else zero)
+        if self.alive is not None and self.alive.shape != alive.shape:
+            raise UsageError(
+                f"{name} puts out {alive.numel()} units in one batch and {self.alive.numel()} in another; accepted are "
+                "batches with the same features."
+            )
+        self.alive = alive if self.alive is None else self.alive | alive
+        self.values += output.numel()
+        self.zeros = self.zeros + zero.sum()
+
+
+def measure(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    modules: Sequence[str] | None = None,
+    max_batches: int | None = None,
+) -> Measurement:
+    """Run batches through a model and count the exact zeros that each activation module puts out.
+
+    The model runs in eval mode without gradients and is left as it was.  Activations called as functions are not seen:
+    use their module form, or name the modules whose outputs shall be counted.
+
+    Args:
+        model: its wrappers (``torch.compile``, DDP) are seen through.
+        batches: each a tensor, or a sequence or mapping of the model's arguments.  Of a pair ``(inputs, labels)`` with
+            integer labels, as loaders of classification give, only the inputs are passed.
+        modules: names of the modules to watch, as in ``named_modules()``; None takes all of `ACTIVATIONS`.
+        max_batches: stop after so many.
+
+    Raises:
+        UsageError: a name that is no module, no activation module in the model, or ``max_batches`` below 1.
+        DataError: there is no batch.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> found = measure(model, [torch.zeros(3, 4), torch.ones(3, 4)])
+    >>> found.activations[0].name, found.activations[0].values
+    ('1', 48)
+    """
+    if max_batches is not None and (isinstance(max_batches, bool) or max_batches < 1):
+        raise UsageError(f"measure got max_batches={max_batches!r}; accepted is a whole number >= 1.")
+    model = unwrap(model)
+    watched = _watched(model, modules)
+    tallies: dict[str, _Tally] = {}
+
+    def count(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            tallies.setdefault(name, _Tally()).add(name, output)
+
+    run = 0
+    with ExitStack() as stack:
+        stack.enter_context(_evaluating(model))
+        for name, module in watched.items():
+            handle = module.register_forward_hook(lambda _, __, output, name=name: count(name, output))
+            stack.callback(handle.remove)
+        for batch in islice(batches, max_batches):
+            _call(model, batch)
+            run += 1
+    if run == 0:
+        raise DataError("measure got no batch; accepted is one batch or more.")
+    return Measurement(tuple(_row(name, watched[name], tally) for name, tally in tallies.items()), run)
+
+
+def _watched(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
+    everything = dict(model.named_modules())
+    if names is None:
+        found = {name: module for name, module in everything.items() if isinstance(module, ACTIVATIONS)}
+        if not found:
+            raise UsageError(
+                "measure found no activation module in this model; name the modules whose outputs shall be counted with "
+                "modules=."
+            )
+        return found
+    for name in names:
+        if name not in everything:
+            known = ", ".join(list(everything)[1:6])
+            raise UsageError(f"measure got the module {name!r}, which the model lacks; it has {known} and so on.")
+    return {name: everything[name] for name in names}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients; afterwards each module is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _call(model: nn.Module, batch: Any) -> None:
+    if isinstance(batch, Mapping):
+        model(**batch)
+    elif isinstance(batch, Tensor):
+        model(batch)
+    elif len(batch) == 2 and isinstance(batch[1], Tensor) and not batch[1].is_floating_point() and batch[1].dim() <= 1:
+        model(batch[0])
+    else:
+        model(*batch)
+
+
+def _unit_axis(output: Tensor) -> int:
+    return output.dim() - 1 if output.dim() <= 1 or output.dim() == 3 else 1
+
+
+def _row(name: str, module: nn.Module, tally: _Tally) -> ActivationSparsity:
+    assert tally.alive is not None
+    return ActivationSparsity(
+        name=name, kind=type(module).__name__, values=tally.values, zeros=int(tally.zeros), units=tally.alive.numel(),
+        dead=int((~tally.alive).sum()),
+    )  # fmt: skip

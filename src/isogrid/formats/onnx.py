@@ -1,0 +1,313 @@
+"""Sparse PyTorch models as ONNX files that stock ONNX Runtime loads, and the proof that it computes the same."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from isogrid import _native
+from isogrid.errors import FormatError, MissingDependencyError, UnsupportedError, UsageError
+from isogrid.formats.files import write_atomically
+from isogrid.formats.numbers import Values
+from isogrid.formats.onnx_weights import Source, require_onnx, shrink_weights
+from isogrid.formats.weights import Selection, rounded_weights, weight_targets
+from isogrid.masks import count_zeros, unwrap
+
+# A protocol buffer, and so an ONNX file without external data, ends there.
+_LARGEST_FILE = 2**31 - 1
+
+# Nodes that only move numbers about.  They are evaluated at export whatever the size, so that each weight stands right
+# before the layer that uses it, where ONNX Runtime and `isogrid pack` look for it.
+_MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Squeeze", "Unsqueeze", "Split", "Identity"})
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    example: Tensor | Sequence[Any],
+    *,
+    values: Values = "fp32",
+    targets: Selection = None,
+    ignore: Selection = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_batch: bool = True,
+    opset: int | None = None,
+) -> int:
+    """Write `model`, in evaluation mode, as an ONNX file with sparse weights; give the number of bytes.
+
+    How weights are stored is told in `isogrid.formats.onnx_weights`: each in the fewest bytes, and exactly.  With
+    ``values="fp16"`` or ``"int8"`` a copy of the model is rounded first, as `isogrid.quantize` does.  The metadata of
+    the file has ``isogrid.version``, ``isogrid.values``, ``isogrid.sparsity`` and ``isogrid.sparsity_of_model``.
+
+    Args:
+        model: left as it is; its wrappers (``torch.compile``, DDP, averaged models) are seen through.
+        path: the file; written whole or not at all.
+        example: a tensor, or the sequence of the model's positional arguments.
+        values: number format of the weights.
+        targets, ignore: which weights are rounded and counted, as in `isogrid.save`.
+        input_names, output_names: names in the graph; by default those of ``forward`` and of the graph.
+        dynamic_batch: leave axis 0 of every input tensor free (one size for all), named ``batch``.
+        opset: ONNX operator set; by default that of the installed exporter.
+
+    Raises:
+        UsageError: an unknown number format, or no batch axis to leave free.
+        UnsupportedError: PyTorch cannot export the model, or the file would pass 2 GB; a weight cannot be rounded.
+        TrainingError: a weight that is to be rounded is not finite.
+        MissingDependencyError: onnx or onnxscript is not installed.
+        RunError: the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = export(nn.Linear(3, 2), folder + "/linear.onnx", torch.zeros(1, 3))
+    ...     size == os.path.getsize(folder + "/linear.onnx")
+    True
+    """
+    onnx = require_onnx()
+    arguments = _arguments(example)
+    plain = copy.deepcopy(unwrap(model)).cpu().eval()
+    rounded = rounded_weights(weight_targets(plain, targets, ignore, embeddings=True), values)
+    with torch.no_grad():
+        for weight in rounded:
+            weight.target.parameter.copy_(torch.from_numpy(weight.array))
+    counts = count_zeros(plain, weight_targets(plain, targets, ignore))
+
+    proto = _trace(plain, arguments, input_names, output_names, dynamic_batch, opset)
+    sources = {weight.target.name: Source(weight.array, weight.target.output_axis) for weight in rounded}
+    shrink_weights(proto, values, sources)
+    notes = {
+        "isogrid.version": _native.version,
+        "isogrid.values": values,
+        "isogrid.sparsity": repr(counts["sparsity"]),
+        "isogrid.sparsity_of_model": repr(counts["sparsity_of_model"]),
+    }
+    onnx.helper.set_model_props(proto, notes)
+    if proto.ByteSize() > _LARGEST_FILE:
+        raise UnsupportedError(f"The ONNX file would have {proto.ByteSize()} bytes; a file may have 2 GB at most.")
+    onnx.checker.check_model(proto)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    write_atomically(path, data)
+    return len(data)
+
+
+def verify(
+    path: str | os.PathLike[str], model: nn.Module, example: Tensor | Sequence[Any], *, tolerance: float = 1e-4
+) -> float:
+    """Run an ONNX file in ONNX Runtime and compare with `model`, which must hold the same (rounded) weights.
+
+    Two batch sizes are tried where the file leaves the batch free, else that of `example`.
+
+    Args:
+        path: the file that `export` wrote.
+        model: compared in evaluation mode, and left as it is.
+        example: as in `export`.
+        tolerance: largest accepted difference, as a fraction of the largest output.
+
+    Returns:
+        The largest difference found, as a fraction of the largest output.
+
+    Raises:
+        FormatError: ONNX Runtime refuses the file, gives other outputs, or differs by more than `tolerance`.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    session = _session(path)
+    arguments = _arguments(example)
+    plain = copy.deepcopy(unwrap(model)).cpu().eval()
+    free = all(isinstance(entry.shape[0], str) for entry in session.get_inputs() if entry.shape)
+    batch = _batch(arguments)
+    sizes = [batch, batch + 1] if free and batch else [None]
+    worst = 0.0
+    for size in sizes:
+        inputs = arguments if size is None else _resized(arguments, size)
+        with torch.no_grad():
+            expected = [output.numpy() for output in _tensors(plain(*inputs))]
+        feeds = {entry.name: value.numpy() for entry, value in zip(session.get_inputs(), _tensors(inputs), strict=True)}
+        try:
+            found = session.run(None, feeds)
+        except Exception as problem:
+            raise FormatError(f"ONNX Runtime cannot run {os.fspath(path)}: {_first_line(problem)}.") from None
+        worst = max(worst, _difference(path, found, expected))
+    if not worst <= tolerance:
+        raise FormatError(
+            f"{os.fspath(path)} differs from the model by {worst:.2g} of the largest output; at most {tolerance:g} is accepted."
+        )
+    return worst
+
+
+def _trace(
+    model: nn.Module,
+    arguments: tuple[Any, ...],
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    dynamic_batch: bool,
+    opset: int | None,
+) -> Any:
+    """The graph of `model` as an ``onnx.ModelProto``, tidied, with nothing in it that depends on this machine."""
+    try:
+        from onnxscript.optimizer import optimize_ir
+    except ImportError:
+        raise MissingDependencyError("ONNX export needs onnxscript; run: pip install 'isogrid[onnx]'.") from None
+    from onnx_ir.passes import common
+
+    shapes = None
+    if dynamic_batch:
+        batch = _batch(arguments)
+        if batch is None:
+            raise UsageError("dynamic_batch needs inputs that share one size on axis 0; pass dynamic_batch=False.")
+        # The tracer takes a size of 1 for a constant.
+        arguments = _resized(arguments, max(batch, 2))
+        shapes = _free_batch(arguments, torch.export.Dim("batch"))
+    with _silence():
+        try:
+            program = torch.onnx.export(
+                model,
+                arguments,
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                dynamic_shapes=shapes,
+                input_names=input_names,
+                output_names=output_names,
+                opset_version=opset,
+            )
+            assert program is not None
+            # Applied twice in one graph, a weight is moved about twice: once is enough.
+            common.CommonSubexpressionEliminationPass()(program.model)
+            optimize_ir(program.model, should_fold=_should_fold)
+            common.ClearMetadataAndDocStringPass()(program.model)
+            proto = program.model_proto
+        except Exception as problem:
+            hint = " (if its batch size is fixed: dynamic_batch=False)" if dynamic_batch else ""
+            raise UnsupportedError(
+                f"PyTorch cannot export this {type(model).__name__} to ONNX{hint}: {_first_line(problem)}."
+            ) from problem
+    del proto.graph.value_info[:]
+    return proto
+
+
+def _should_fold(node: Any) -> bool | None:
+    """True for nodes that move weights; False where that would store a shared weight twice; None for the default."""
+    weights = [value for value in node.inputs if _is_weight(value)]
+    if not weights:
+        return None
+    if node.op_type not in _MOVES:
+        return None
+    uses = [use.node for value in weights for use in value.uses()]
+    return all(user.op_type in _MOVES and all(map(_is_constant, user.inputs)) for user in uses)
+
+
+def _is_constant(value: Any) -> bool:
+    return value is None or value.const_value is not None
+
+
+def _is_weight(value: Any) -> bool:
+    return value is not None and value.const_value is not None and value.const_value.dtype.is_floating_point()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what the exporter says about itself from the user: nobody could act on it."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _session(path: str | os.PathLike[str]) -> Any:
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingDependencyError(
+            "Running ONNX files needs onnxruntime; run: pip install 'isogrid[onnx]'."
+        ) from None
+    if not Path(path).is_file():
+        raise UsageError(f"{os.fspath(path)} is not a file; an .onnx file is needed.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as problem:
+        raise FormatError(f"ONNX Runtime cannot load {os.fspath(path)}: {_first_line(problem)}.") from None
+
+
+def _difference(path: str | os.PathLike[str], found: list[NDArray[Any]], expected: list[NDArray[Any]]) -> float:
+    if [output.shape for output in found] != [output.shape for output in expected]:
+        raise FormatError(
+            f"{os.fspath(path)} gives outputs of shapes {[o.shape for o in found]}, "
+            f"and the model {[o.shape for o in expected]}."
+        )
+    worst = 0.0
+    for left, right in zip(found, expected, strict=True):
+        if right.size:
+            largest = float(np.max(np.abs(right.astype(np.float64))))
+            difference = float(np.max(np.abs(left.astype(np.float64) - right.astype(np.float64))))
+            worst = max(worst, difference / (largest or 1.0))
+    return worst
+
+
+def _arguments(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
+    return (example,) if isinstance(example, Tensor) else tuple(example)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    """All tensors in nested sequences and mappings, in order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, Mapping):
+        tree = list(tree.values())
+    if isinstance(tree, Sequence) and not isinstance(tree, str):
+        return [tensor for item in tree for tensor in _tensors(item)]
+    return []
+
+
+def _mapped(tree: Any, change: Any) -> Any:
+    """`tree` with every tensor replaced by ``change(tensor)`` and everything else by None where `change` says so."""
+    if isinstance(tree, Mapping):
+        return {key: _mapped(item, change) for key, item in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([_mapped(item, change) for item in tree])
+    return change(tree)
+
+
+def _batch(arguments: tuple[Any, ...]) -> int | None:
+    """The size on axis 0 that all tensors share, or None."""
+    sizes = {tensor.shape[0] if tensor.dim() else None for tensor in _tensors(arguments)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _resized(arguments: tuple[Any, ...], size: int) -> tuple[Any, ...]:
+    """The arguments with `size` samples: those there are, over and over."""
+
+    def repeat(item: Any) -> Any:
+        return item[torch.arange(size) % len(item)] if isinstance(item, Tensor) else item
+
+    resized: tuple[Any, ...] = _mapped(arguments, repeat)
+    return resized
+
+
+def _free_batch(arguments: tuple[Any, ...], batch: Any) -> Any:
+    return _mapped(arguments, lambda item: {0: batch} if isinstance(item, Tensor) else None)
+
+
+def _first_line(problem: BaseException) -> str:
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    return lines[0].strip().rstrip(".")

@@ -1,0 +1,228 @@
+"""The main job: from a dense model to its balance point."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import platform
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isogrid import floor as floors
+from isogrid.errors import UsageError
+from isogrid.floor import Floor
+from isogrid.formats.model import load
+from isogrid.frontier.climb import Search, SearchPlan
+from isogrid.frontier.events import Listener
+from isogrid.frontier.loop_task import LoopTask
+from isogrid.frontier.points import check_minimize
+from isogrid.frontier.rundir import RunDirectory
+from isogrid.frontier.training import Trainer
+from isogrid.frontier.writing import Writer
+from isogrid.metrics import ACCURACY, Metric
+from isogrid.names import unknown_name
+from isogrid.report.data import ReportData
+from isogrid.sparsify import Gradual, Method, methods, parse_method
+from isogrid.tasks import Recipe, Task, load_task
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizeResult:
+    """What the main job found.
+
+    Attributes:
+        path: the run directory.
+        report: all that the report shows: ``dense``, ``balance``, ``verdict``, ``points`` and more.
+        model: the balance point's model in eval mode, its weights rounded to its precision.
+        resumed: whether the run had been finished before, so that nothing was computed now.
+    """
+
+    path: Path
+    report: ReportData
+    model: nn.Module
+    resumed: bool
+
+    @property
+    def verdict(self) -> str:
+        """``"held"``, ``"broken"``, ``"unresolved"`` or ``"untested"``."""
+        return self.report.verdict.state
+
+
+def optimize(
+    model: nn.Module | Task | str,
+    *,
+    out: str | Path,
+    max_drop: str | float | None = None,
+    floor: str | float | None = None,
+    minimize: str = "bytes",
+    method: Method | str = "gradual",
+    train: Iterable[Any] | None = None,
+    evaluate: Callable[[nn.Module], Any] | None = None,
+    test: Callable[[nn.Module], Any] | None = None,
+    example: Tensor | tuple[Tensor, ...] | None = None,
+    loss: Callable[[Tensor, Any], Tensor] | None = None,
+    forward: Callable[[nn.Module, Any], Tensor] | None = None,
+    metric: Metric = ACCURACY,
+    pretrained: bool = False,
+    targets: Sequence[str] | None = None,
+    ignore: Sequence[str] | None = None,
+    recipe: Recipe | None = None,
+    match_dense: bool = True,
+    until: float | None = None,
+    seed: int = 0,
+    force: bool = False,
+    listener: Listener | None = None,
+    command: str | None = None,
+) -> OptimizeResult:
+    """Make a model as small as its accuracy floor allows, and show the whole trade-off.
+
+    A dense baseline is trained (or taken, if pretrained), then a climb goes through rising sparsities with recovery
+    training at each, measures every rung at fp32, fp16 and int8 weights on the validation split, and bisects where the
+    floor breaks.  The cheapest point that holds the floor is confirmed on the test split, written to the run
+    directory, and checked: the ONNX file is run and must answer as the model does.
+
+    Args:
+        model: a module (then `train`, `evaluate` and `example` are needed), a `Task`, or a ready task's name or file.
+        out: the run directory.  A run that was killed goes on there; a finished one is read, not computed again.
+        max_drop: the most that may be lost against the dense baseline: ``"0.5pt"``, ``"1%"`` or a number in units of
+            the metric.
+        floor: instead of `max_drop`, the metric itself that must hold: ``0.95`` or ``"95%"``.
+        minimize: ``"bytes"`` of the file, or ``"nonzeros"``.
+        method: a method's name or a method; its sparsity is set by the climb.
+        train, evaluate, test, example, loss, forward, metric, pretrained, targets, ignore: see `LoopTask`; only with a
+            module.
+        recipe: how long and how to train; a task has its own.
+        match_dense: train the dense model for as many steps as the longest climb, and take its best cycle as baseline.
+        until: stop dense training as soon as the validation metric reaches this.
+        seed: of initial weights, data order and every random choice.
+        force: overwrite another run in `out`.
+        listener: hears of the progress.
+        command: how the report says this run is repeated.
+
+    Raises:
+        IsogridError: one of its kinds for every bad argument, missing data, diverging training or damaged file.
+    """
+    listener = listener or Listener()
+    task = _task(
+        model, train=train, evaluate=evaluate, test=test, example=example, loss=loss, forward=forward, metric=metric,
+        recipe=recipe, pretrained=pretrained, targets=targets, ignore=ignore,
+    )  # fmt: skip
+    chosen_recipe = task.recipe if recipe is None else recipe
+    chosen_method = _method(method)
+    objective = check_minimize(minimize)
+    plan = SearchPlan(chosen_method, _floor(max_drop, floor), match_dense=match_dense, until=until)
+    run = RunDirectory(out)
+    with _own_random_numbers():
+        trainer = Trainer(task, chosen_recipe, run, seed, listener)
+        fresh = trainer.new_model()
+        config = {
+            "isogrid": importlib.metadata.version("isogrid"),
+            "task": task.name,
+            "model": _digest(fresh),
+            "method": repr(chosen_method),
+            "floor": plan.floor.text,
+            "floor_kind": plan.floor.kind,
+            "minimize": objective,
+            "recipe": dataclasses.asdict(chosen_recipe),
+            "match_dense": match_dense,
+            "until": until,
+            "seed": seed,
+        }
+        existed = run.open(config, force=force)
+        if existed and run.finished:
+            report = ReportData.from_json((run.path / "report.json").read_bytes())
+            return OptimizeResult(run.path, report, load(run.path / "model.safetensors", into=fresh).eval(), True)
+        started = time.monotonic()
+        search = Search(trainer, plan, listener)
+        found = search.baseline()
+        writer = Writer(run, task, trainer, search, plan.floor, objective)
+        writer.write_frontier(found)
+        search.climb(found, measured=lambda: writer.write_frontier(found))
+        about = {
+            "title": f"{task.name}: the balance point",
+            "task": task.summary,
+            "command": command or f"isogrid.optimize({task.name!r}, ...)",
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seed": seed,
+            "versions": versions(),
+        }
+        report, finished = writer.finish(found, about, started)
+    return OptimizeResult(run.path, report, finished, False)
+
+
+def _task(model: nn.Module | Task | str, **loop: Any) -> Task:
+    if isinstance(model, str):
+        model = load_task(model)
+    if isinstance(model, Task):
+        given = [name for name in ("train", "evaluate", "test", "example", "loss", "forward") if loop[name] is not None]
+        if given:
+            raise UsageError(
+                f"optimize() got {given[0]} beside the task {model.name!r}, which has its own; pass a module instead."
+            )
+        return model
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"optimize() got {type(model).__name__}; accepted are a torch.nn.Module, a Task or a task's name."
+        )
+    missing = [name for name in ("train", "evaluate", "example") if loop[name] is None]
+    if missing:
+        raise UsageError(
+            f"optimize() of a module needs {missing[0]} too; accepted are train, evaluate and example together."
+        )
+    return LoopTask(model, name=type(model).__name__, **loop)
+
+
+def _method(method: Method | str) -> Method:
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str):
+        raise UsageError(f"optimize() got method={method!r}; accepted is a Method or a method's name.")
+    if method not in methods():
+        raise unknown_name("method", method, methods())
+    return parse_method(method, sparsity=0.5)
+
+
+def _floor(drop: str | float | None, absolute: str | float | None) -> Floor:
+    if (drop is None) == (absolute is None):
+        raise UsageError("optimize() needs either max_drop, such as '0.5pt' or '1%', or floor, such as 0.95.")
+    return floors.max_drop(drop) if drop is not None else floors.absolute(absolute)  # type: ignore[arg-type]
+
+
+def _digest(model: nn.Module) -> str:
+    """What tells one model from another when a run is resumed: names, shapes and initial weights."""
+    sha = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        sha.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """The job seeds every generator; the caller's go on afterwards as if nothing had happened."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, of what is installed."""
+    found = {"python": platform.python_version()}
+    for package in ("isogrid", "torch", "numpy", "onnx", "onnxscript", "onnxruntime"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

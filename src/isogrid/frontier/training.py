@@ -1,0 +1,302 @@
+"""One phase of training: from a checkpoint, for some passes, to a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isogrid.errors import DataError, TrainingError, UsageError
+from isogrid.frontier.events import EpochEnd, Listener
+from isogrid.frontier.rundir import RunDirectory
+from isogrid.masks import count_zeros, find_targets
+from isogrid.metrics import Outcomes, to_outcomes
+from isogrid.sparsify import Method, Sparsifier
+from isogrid.tasks import Recipe, Split, Task
+
+_WARM_UP = 0.05
+"""Share of a phase in which the learning rate rises to its peak."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase does.
+
+    Attributes:
+        name: of its checkpoint.
+        title: for people.
+        epochs: passes over the training data.
+        lr: peak learning rate.
+        method: what makes zeros meanwhile, already aimed at its sparsity; None trains densely.
+        until: a metric of the validation split at which the phase stops early.
+    """
+
+    name: str
+    title: str
+    epochs: int
+    lr: float
+    method: Method | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a phase ends with: the model's state, the masks that hold its zeros, and how far it went."""
+
+    model: dict[str, Tensor]
+    masks: dict[str, Tensor] | None
+    metric: float
+    steps: int
+
+
+class Trainer:
+    """Trains phases of one task in one run directory, each once: a finished phase is read from its checkpoint."""
+
+    def __init__(self, task: Task, recipe: Recipe, run: RunDirectory, seed: int, listener: Listener) -> None:
+        self.task = task
+        self.recipe = recipe
+        self.history: list[dict[str, Any]] = []
+        self._run = run
+        self._seed = seed
+        self._listener = listener
+        self._steps_per_epoch: int | None = None
+
+    def new_model(self) -> nn.Module:
+        """The task's model with its initial weights, the same at every call."""
+        seed_everything(self._seed, "model", 0)
+        model = self.task.model()
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"The task's model() returned {type(model).__name__}; accepted is a torch.nn.Module.")
+        return model
+
+    def model_of(self, trained: Trained) -> nn.Module:
+        """The task's model with a phase's weights, in eval mode."""
+        model = self.new_model()
+        model.load_state_dict(trained.model)
+        return model.eval()
+
+    def measure(self, model: nn.Module, split: Split) -> Outcomes | float:
+        """The task's metric on a split."""
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                return to_outcomes(self.task.evaluate(model, split))
+        finally:
+            model.train(training)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        if self._steps_per_epoch is None:
+            self._steps_per_epoch = self.task.steps_per_epoch()
+            if self._steps_per_epoch < 1:
+                raise DataError(f"The training data of {self.task.name} is empty; accepted is one batch or more.")
+        return self._steps_per_epoch
+
+    def train(self, phase: Phase, start: Trained | None = None, teacher: nn.Module | None = None) -> Trained:
+        """Run a phase, or what is left of it.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            DataError: a pass gives no batch.
+        """
+        done = self._run.load_checkpoint(phase.name)
+        if done is not None:
+            self.history.extend(done["history"])
+            self._listener.phase_started(phase.title, phase.epochs, phase.epochs)
+            return Trained(done["model"], done["masks"], done["metric"], done["steps"])
+        trained, history = _PhaseRun(self, phase, start, teacher).run()
+        self.history.extend(history)
+        self._run.save_checkpoint(
+            phase.name,
+            {
+                "model": trained.model, "masks": trained.masks, "metric": trained.metric, "steps": trained.steps,
+                "history": history,
+            },
+        )  # fmt: skip
+        self._run.drop_checkpoint(f"{phase.name}.partial")
+        return trained
+
+
+class _PhaseRun:
+    """The state of one phase while it runs."""
+
+    def __init__(self, trainer: Trainer, phase: Phase, start: Trained | None, teacher: nn.Module | None) -> None:
+        self.trainer, self.phase = trainer, phase
+        self.task, self.recipe = trainer.task, trainer.recipe
+        self.run_directory, self.listener, self.seed = trainer._run, trainer._listener, trainer._seed
+        self.teacher = teacher
+        self.total_steps = phase.epochs * trainer.steps_per_epoch
+        self.model = trainer.new_model()
+        if start is not None:
+            self.model.load_state_dict(start.model)
+        self.optimizer = build_optimizer(self.model, self.recipe, phase.lr)
+        self.sparsifier = self._sparsify(start)
+        self.targets = find_targets(self.model, self.task.targets, self.task.ignore)
+        self.step, self.epoch = 0, 0
+        self.history: list[dict[str, Any]] = []
+        self.metric = math.nan
+
+    def _sparsify(self, start: Trained | None) -> Sparsifier | None:
+        if self.phase.method is None:
+            return None
+        return Sparsifier(
+            self.model,
+            self.phase.method,
+            optimizer=self.optimizer,
+            total_steps=self.total_steps,
+            targets=self.task.targets,
+            ignore=self.task.ignore,
+            masks=start.masks if start is not None else None,
+            seed=self.seed,
+        )
+
+    def run(self) -> tuple[Trained, list[dict[str, Any]]]:
+        self._resume()
+        self.listener.phase_started(self.phase.title, self.phase.epochs, self.epoch)
+        while self.epoch < self.phase.epochs and not self._reached():
+            self._one_epoch()
+            if self.epoch < self.phase.epochs and not self._reached():
+                self._save_partial()
+        masks = None
+        if self.sparsifier is not None:
+            self.sparsifier.finalize(allow_unfinished=True)
+            masks = self.sparsifier.masks
+        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return Trained(state, masks, self.metric, self.step), self.history
+
+    def _reached(self) -> bool:
+        until = self.phase.until
+        return until is not None and self.epoch > 0 and self.task.metric.at_least(self.metric, until)
+
+    def _one_epoch(self) -> None:
+        seed_everything(self.seed, self.phase.name, self.epoch)
+        self.model.train()
+        total, batches = 0.0, 0
+        for batch in self.task.batches():
+            if batches >= self.trainer.steps_per_epoch:
+                break
+            total += self._one_step(batch)
+            batches += 1
+            self.listener.step_taken(self.phase.title, self.step / self.total_steps)
+        if batches != self.trainer.steps_per_epoch:
+            raise DataError(
+                f"A pass over the training data of {self.task.name} gave {batches} batches, and "
+                f"{self.trainer.steps_per_epoch} are expected of every pass; batches() must start anew at each call."
+            )
+        self.epoch += 1
+        measured = self.trainer.measure(self.model, "validation")
+        self.metric = measured.value if isinstance(measured, Outcomes) else measured
+        if self.sparsifier is not None:
+            self.sparsifier.observe(self.metric)
+        sparsity = count_zeros(self.model, self.targets)["sparsity"]
+        telemetry = self.sparsifier.telemetry() if self.sparsifier is not None else {}
+        event = EpochEnd(
+            self.phase.title,
+            self.epoch,
+            self.phase.epochs,
+            self.step,
+            total / batches,
+            self.metric,
+            sparsity,
+            telemetry,
+        )
+        self.history.append(
+            {
+                "phase": self.phase.title,
+                "step": self.step,
+                "loss": event.loss,
+                "metric": self.metric,
+                "sparsity": sparsity,
+            }
+        )
+        self.listener.epoch_ended(event)
+
+    def _one_step(self, batch: Any) -> float:
+        rate = self.phase.lr * rate_at(self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        answer = self.task.forward(self.model, batch)
+        loss = self.task.loss(answer, batch)
+        if self.teacher is not None and self.recipe.distill > 0:
+            with torch.no_grad():
+                wanted = self.task.forward(self.teacher, batch)
+            soft = distillation_loss(answer, wanted, self.recipe.temperature)
+            loss = (1 - self.recipe.distill) * loss + self.recipe.distill * soft
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The loss became {value} in {self.phase.title}, epoch {self.epoch + 1}, step {self.step}; lower the learning "
+                "rate or check the data, then start again: finished phases are kept."
+            )
+        if self.sparsifier is not None:
+            loss = loss + self.sparsifier.penalty()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return value
+
+    def _save_partial(self) -> None:
+        self.run_directory.save_checkpoint(
+            f"{self.phase.name}.partial",
+            {
+                "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
+                "sparsifier": self.sparsifier.state_dict() if self.sparsifier is not None else None,
+                "step": self.step, "metric": self.metric, "history": self.history,
+            },
+        )  # fmt: skip
+
+    def _resume(self) -> None:
+        saved = self.run_directory.load_checkpoint(f"{self.phase.name}.partial")
+        if saved is None:
+            return
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.sparsifier is not None:
+            self.sparsifier.load_state_dict(saved["sparsifier"])
+        self.epoch, self.step, self.metric = saved["epoch"], saved["step"], saved["metric"]
+        self.history = saved["history"]
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the model's trainable parameters."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise UsageError("The model has no trainable parameter; accepted is a model with at least one.")
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=lr, weight_decay=recipe.weight_decay)
+
+
+def rate_at(step: int, total: int) -> float:
+    """The learning rate of a phase as a fraction of its peak: a linear warm-up, then half a cosine to nought."""
+    warm_up = max(1, int(_WARM_UP * total))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+
+def distillation_loss(answer: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """``T^2 KL(softmax(wanted / T) || softmax(answer / T))``, mean over the batch (Hinton et al. 2015,
+    arXiv:1503.02531, section 2)."""
+    student = nn.functional.log_softmax(answer.flatten(0, -2) / temperature, dim=-1)
+    teacher = nn.functional.log_softmax(wanted.flatten(0, -2) / temperature, dim=-1)
+    divergence = nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence
+
+
+def seed_everything(seed: int, purpose: str, index: int) -> None:
+    """Seed Python's, numpy's and torch's generators from a name, so that any pass can be repeated on its own."""
+    derived = zlib.crc32(f"{seed}/{purpose}/{index}".encode())
+    random.seed(derived)
+    np.random.seed(derived)
+    torch.manual_seed(derived)

@@ -1,0 +1,177 @@
+"""What a run leaves behind: the frontier as it grows, the models, the report, and last of all the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from isogrid.errors import FormatError
+from isogrid.floor import Floor
+from isogrid.formats import onnx as onnx_format
+from isogrid.formats.files import write_atomically
+from isogrid.formats.model import save
+from isogrid.frontier import findings
+from isogrid.frontier.climb import Found, Search
+from isogrid.frontier.confirm import confirm
+from isogrid.frontier.loop_task import LoopTask
+from isogrid.frontier.points import FrontierPoint, Minimize, balance_point, to_csv, to_json, unbeaten
+from isogrid.frontier.rundir import RunDirectory
+from isogrid.frontier.training import Trainer
+from isogrid.inspection import inspect
+from isogrid.metrics import Outcomes
+from isogrid.report import data as report_data
+from isogrid.report.data import ModelSummary, ReportData
+from isogrid.report.html import write_html
+from isogrid.tasks import Split, Task
+
+
+class Writer:
+    """Writes one run's files."""
+
+    def __init__(
+        self, run: RunDirectory, task: Task, trainer: Trainer, search: Search, floor: Floor, minimize: Minimize
+    ) -> None:
+        self._run, self._task, self._trainer, self._search = run, task, trainer, search
+        self._floor, self._minimize = floor, minimize
+
+    def write_frontier(self, found: Found) -> None:
+        """``frontier.json`` and ``frontier.csv`` of what is measured so far."""
+        chosen = balance_point(found.points, self._minimize, self._task.metric)
+        on = unbeaten(found.points, self._minimize, self._task.metric)
+        self._run.write_json("frontier.json", to_json(found.points, chosen, on))
+        write_atomically(self._run.path / "frontier.csv", to_csv(found.points, chosen, on))
+
+    def finish(self, found: Found, about: Mapping[str, Any], started: float) -> tuple[ReportData, nn.Module]:
+        """Confirm the balance point, write the models, check the written files, write the report and the result."""
+        chosen = balance_point(found.points, self._minimize, self._task.metric)
+        dense = self._search.at_precision(found.dense, "fp32")
+        sparse = self._search.at_precision(found.trained[chosen.phase], chosen.precision)
+        dense_files = self._write_model("dense", dense, "fp32", with_onnx=False)
+        files = self._write_model("model", sparse, chosen.precision, with_onnx=True)
+        self._check_counts(chosen)
+        on_test = self._measure(dense, "test"), self._measure(sparse, "test")
+        verdict = confirm(self._task.metric, self._floor, *on_test)
+        first = found.points[0]
+        report = ReportData(
+            **about,
+            seconds=round(time.monotonic() - started, 3),
+            metric=self._task.metric,
+            floor=report_data.Floor(text=self._floor.text, limit=found.limit, baseline=found.baseline),
+            verdict=verdict,
+            dense=self._summary(first, dense, on_test[0], dense_files),
+            balance=self._summary(chosen, sparse, on_test[1], files),
+            points=self._points(found, chosen),
+            layers=findings.layer_rows(self._task, dense, sparse),
+            activations=findings.activation_rows(self._task, dense, sparse),
+            inputs=findings.input_use(self._task, sparse),
+            **self._classes(*on_test),
+            history=[report_data.TrainingPoint(**point) for point in self._trainer.history],
+        )
+        write_atomically(self._run.path / "report.json", report.to_json().encode())
+        write_html(report, self._run.path / "report.html")
+        self._run.write_json("result.json", self._result(report, found, chosen))
+        return report, sparse
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def _write_model(self, name: str, model: nn.Module, precision: Any, *, with_onnx: bool) -> dict[str, int]:
+        task = self._task
+        path = self._run.path / f"{name}.safetensors"
+        files = {path.name: save(model, path, values=precision, targets=task.targets, ignore=task.ignore)}
+        if with_onnx:
+            target = self._run.path / f"{name}.onnx"
+            files[target.name] = onnx_format.export(model, target, task.example(), values=precision)
+            onnx_format.verify(target, model, task.example())
+        return files
+
+    def _check_counts(self, chosen: FrontierPoint) -> None:
+        """The zeros in the written file must be those that the report states."""
+        path: Path = self._run.path / "model.safetensors"
+        counted = inspect(path)
+        for name in ("sparsity", "sparsity_of_model", "nonzeros", "bytes"):
+            if getattr(counted, name) != getattr(chosen, name):
+                raise FormatError(
+                    f"{path} holds {name} = {getattr(counted, name)}, and {getattr(chosen, name)} was measured in memory; "
+                    "the file is not trusted."
+                )
+
+    # -- the report's parts ------------------------------------------------------------------------------------------
+
+    def _measure(self, model: nn.Module, split: Split) -> Outcomes | float | None:
+        """The metric on a split, None where a task made of a loop has no such split."""
+        if isinstance(self._task, LoopTask) and not (split == "test" and self._task.has_test_split):
+            return None
+        return self._trainer.measure(model, split)
+
+    def _summary(
+        self, point: FrontierPoint, model: nn.Module, on_test: Outcomes | float | None, files: Mapping[str, int]
+    ) -> ModelSummary:
+        return ModelSummary(
+            test_metric=_value(on_test),
+            validation_metric=point.metric,
+            train_metric=_value(self._measure(model, "train")),
+            sparsity=point.sparsity,
+            sparsity_of_model=point.sparsity_of_model,
+            nonzeros=point.nonzeros,
+            parameters=sum(p.numel() for p in model.parameters()),
+            bytes=point.bytes,
+            precision=point.precision,  # type: ignore[arg-type]
+            files=dict(files),
+        )
+
+    def _points(self, found: Found, chosen: FrontierPoint) -> list[report_data.Point]:
+        on = unbeaten(found.points, self._minimize, self._task.metric)
+        points = []
+        for point, flag in zip(found.points, on, strict=True):
+            values = dataclasses.asdict(point)
+            del values["phase"]
+            points.append(report_data.Point(**values, chosen=point == chosen, on_frontier=flag))
+        return points
+
+    def _classes(self, dense: Outcomes | float | None, sparse: Outcomes | float | None) -> dict[str, Any]:
+        if not isinstance(dense, Outcomes) or not isinstance(sparse, Outcomes):
+            return {"classes": [], "changes": None}
+        return {
+            "classes": findings.class_rows(self._task, dense, sparse),
+            "changes": findings.changes(self._task, dense, sparse),
+        }
+
+    def _result(self, report: ReportData, found: Found, chosen: FrontierPoint) -> dict[str, Any]:
+        """``result.json``: the same bytes for the same run, so nothing of when and how fast."""
+        return {
+            "task": self._task.name,
+            "metric": report.metric.name,
+            "floor": dataclasses.asdict(report.floor),
+            "verdict": dataclasses.asdict(report.verdict),
+            "minimize": self._minimize,
+            "seed": report.seed,
+            "dense": self._numbers(report.dense, found.dense.steps),
+            "balance": self._numbers(report.balance, found.trained[chosen.phase].steps),
+        }
+
+    def _numbers(self, summary: ModelSummary, steps: int) -> dict[str, Any]:
+        numbers = {
+            "test_metric": summary.test_metric,
+            "validation_metric": summary.validation_metric,
+            "train_metric": summary.train_metric,
+            "sparsity": summary.sparsity,
+            "sparsity_of_model": summary.sparsity_of_model,
+            "nonzeros": summary.nonzeros,
+            "parameters": summary.parameters,
+            "bytes": summary.bytes,
+            "precision": summary.precision,
+            "files": dict(summary.files),
+            "steps_in_last_phase": steps,
+        }
+        if self._task.metric.name == "accuracy":
+            numbers = {"test_accuracy": summary.test_metric, **numbers}
+        return numbers
+
+
+def _value(measured: Outcomes | float | None) -> float | None:
+    return measured.value if isinstance(measured, Outcomes) else measured

@@ -1,0 +1,143 @@
+"""The report as tables in a terminal: 80 columns suffice, and without colour nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from isogrid.report import selection, wording
+from isogrid.report.data import ReportData
+
+_MOST_POINTS = 12
+_MOST_LAYERS = 16
+_BAR = 12
+
+_STATE_STYLE = {"held": "bold green", "broken": "bold red", "unresolved": "bold yellow", "untested": "bold yellow"}
+
+
+def render(data: ReportData, console: Console) -> None:
+    """Print the comparison, the frontier, the layers and the verdict on ``console``.
+
+    On anything that is not a terminal only ASCII is printed, besides what the user's own names hold.
+
+    >>> from rich.console import Console
+    >>> render(data, Console(width=80))                                            # doctest: +SKIP
+    """
+    plain = not console.is_terminal
+    console.print(Text(wording.one_line(data.title), style="bold"))
+    console.print(_comparison(data, plain))
+    if data.points:
+        console.print(_frontier(data, plain))
+    if data.layers:
+        console.print(_layers(data, plain))
+    console.print(Text(wording.verdict(data), style=_STATE_STYLE[data.verdict.state]))
+
+
+def _table(title: str, plain: bool) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="italic",
+        box=box.ASCII2 if plain else box.SIMPLE_HEAD,
+        safe_box=True,
+        pad_edge=False,
+        header_style="bold",
+    )
+
+
+def _numbers(table: Table, names: Sequence[str]) -> None:
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+
+
+def _comparison(data: ReportData, plain: bool) -> Table:
+    dense, balance, metric = data.dense, data.balance, data.metric
+    written = wording.scale(data)
+    table = _table("dense model and balance point", plain)
+    table.add_column("")
+    _numbers(table, ("dense", "balance point", "change"))
+    split, was, now = wording.judged(data)
+    name = wording.one_line(metric.name, 20)
+    rows = (
+        (f"{split} {name}", written.value(was), written.value(now), written.change(metric.worse_by(was, now))),
+        ("sparsity of targets", wording.share(dense.sparsity), wording.share(balance.sparsity), ""),
+        ("sparsity of model", wording.share(dense.sparsity_of_model), wording.share(balance.sparsity_of_model), ""),
+        ("nonzeros", wording.whole(dense.nonzeros), wording.whole(balance.nonzeros),
+         f"{wording.times(dense.nonzeros / max(balance.nonzeros, 1))}x fewer"),
+        ("weights stored as", dense.precision, balance.precision, ""),
+        ("bytes", wording.size(dense.bytes), wording.size(balance.bytes),
+         f"{wording.times(data.compression)}x smaller"),
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _frontier(data: ReportData, plain: bool) -> Table:
+    whole = selection.frontier(data.points, len(data.points))
+    shown = selection.frontier(data.points, _MOST_POINTS)
+    written = wording.scale(data)
+    left_out = f", {len(whole) - len(shown)} more on the page" if len(whole) > len(shown) else ""
+    title = f"frontier on the validation split, floor {written.value(data.floor.limit)}{left_out}"
+    table = _table(title, plain)
+    table.add_column("")
+    table.add_column("rung", justify="right")
+    _numbers(
+        table,
+        (
+            "sparsity",
+            "weights",
+            "nonzeros",
+            wording.one_line(data.metric.name, 16),
+            "bytes",
+        ),
+    )
+    table.add_column("floor")
+    for point in shown:
+        row = (
+            ("*" if plain else "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}") if point.chosen else "",
+            str(point.rung),
+            wording.share(point.sparsity),
+            point.precision,
+            wording.whole(point.nonzeros),
+            written.value(point.metric),
+            wording.size(point.bytes),
+            "holds" if point.holds else "broken",
+        )
+        table.add_row(
+            *map(Text, row),
+            style="bold" if point.chosen else ("" if point.holds else "dim"),
+        )
+    return table
+
+
+def _layers(data: ReportData, plain: bool) -> Table:
+    shown = selection.largest_layers(data.layers, _MOST_LAYERS)
+    left_out = f", the {len(shown)} largest of {len(data.layers)}" if len(shown) < len(data.layers) else ""
+    table = _table(f"sparsity of each layer{left_out}", plain)
+    table.add_column("layer", no_wrap=True)
+    if not plain:
+        table.add_column("", no_wrap=True)
+    _numbers(table, ("sparsity", "nonzeros", "dead units"))
+    names = wording.short_names([layer.name for layer in shown], 24)
+    for name, layer in zip(names, shown, strict=True):
+        bar = () if plain else (_bar(layer.sparsity),)
+        numbers = (
+            wording.share(layer.sparsity),
+            wording.whole(layer.nonzeros),
+            f"{layer.dead_units} of {layer.units}",
+        )
+        table.add_row(Text(name), *bar, *map(Text, numbers))
+    return table
+
+
+def _bar(fraction: float) -> Text:
+    # Rounded down, so that only a layer without any weight left has a full bar.
+    full = int(fraction * _BAR)
+    return Text("\N{BOX DRAWINGS HEAVY HORIZONTAL}" * full, style="cyan") + Text(
+        "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * (_BAR - full), style="dim"
+    )

@@ -1,0 +1,66 @@
+"""Pruning a trained model at once, without an optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isogrid.errors import UsageError
+from isogrid.masks import count_zeros, find_targets, masks_of_zeros
+from isogrid.sparsify.method import Method, Usage
+from isogrid.sparsify.state import SparseLayer, SparseState
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What `prune` did: exact counts of real zeros, and the masks (True = active).
+
+    ``sparsity`` is of the targets; ``sparsity_of_model``, ``nonzeros`` and ``parameters`` are of the whole model.
+    """
+
+    sparsity: float
+    sparsity_of_model: float
+    nonzeros: int
+    parameters: int
+    layers: dict[str, float]
+    masks: dict[str, Tensor]
+
+
+def prune(
+    model: nn.Module,
+    method: Method,
+    *,
+    targets: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
+    embeddings: bool = False,
+    seed: int = 0,
+) -> PruneReport:
+    """Prune a trained `model` in place with a method that works after training.
+
+    Zeros that the model already holds stay zero.
+
+    Raises:
+        UsageError: the method belongs into a training loop (see `isogrid.Sparsifier`).
+        TargetError, PatternError, TrainingError: nothing to prune, a pattern that does not fit, weights not finite.
+
+    >>> import torch, isogrid as ig
+    >>> layer = torch.nn.Linear(16, 4)
+    >>> ig.prune(layer, ig.OneShot(sparsity=0.75)).sparsity
+    0.75
+    """
+    if not isinstance(method, Method) or method.usage is not Usage.AFTER:
+        raise UsageError(
+            f"prune() got {method!r}; accepted is a method that works after training, such as OneShot(sparsity=0.5)."
+        )
+    found = find_targets(model, targets, ignore, embeddings=embeddings)
+    layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in found]
+    state = SparseState(layers, total_steps=1, seed=seed)
+    state.set_masks(masks_of_zeros(found))
+    method.begin(state)
+    counts: dict[str, Any] = count_zeros(model, found)
+    shares = {layer.name: 1 - int(torch.count_nonzero(layer.weight)) / max(1, layer.size) for layer in layers}
+    return PruneReport(**counts, layers=shares, masks={layer.name: layer.mask for layer in layers})

@@ -1,0 +1,160 @@
+"""What a method sees and changes while it makes a model sparse."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from isogrid.errors import TrainingError
+from isogrid.masks import Target
+
+Scalar = float | int | bool
+
+
+@dataclass(eq=False)
+class SparseLayer:
+    """One target with its mask (True = active) and what the method remembers about each weight."""
+
+    target: Target
+    mask: Tensor
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    gradient: Tensor | None = None
+    """Within ``before_step``: the gradient, reduced over ranks and unscaled; zero at pruned places unless the method
+    asks for dense gradients."""
+
+    def __post_init__(self) -> None:
+        self.pruned = ~self.mask
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight's data: written in place by methods, never recorded by autograd."""
+        return self.target.parameter.data
+
+    @property
+    def canonical_weight(self) -> Tensor:
+        """A view of the weight with its output on axis 0 and its input on axis 1."""
+        return self.target.canonical(self.weight)
+
+    @property
+    def size(self) -> int:
+        return self.mask.numel()
+
+    @property
+    def active(self) -> int:
+        return int(torch.count_nonzero(self.mask))
+
+    def set_mask(self, mask: Tensor) -> None:
+        self.mask.copy_(mask)
+        torch.logical_not(self.mask, out=self.pruned)
+
+    def to_array(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """``tensor`` (of the parameter's shape) as a numpy array in canonical view."""
+        canonical = self.target.canonical(tensor.detach()).cpu()
+        if canonical.dtype in (torch.bfloat16, torch.float16):
+            canonical = canonical.float()
+        return np.ascontiguousarray(canonical.numpy())
+
+    def from_array(self, array: npt.NDArray[Any]) -> Tensor:
+        """The inverse of ``to_array``."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return self.target.canonical(tensor).contiguous().to(self.mask.device)
+
+
+@dataclass(eq=False)
+class SparseState:
+    """The layers, the clock and the method's own numbers.  Everything here is saved and resumed."""
+
+    layers: list[SparseLayer]
+    total_steps: int
+    seed: int
+    optimizer: torch.optim.Optimizer | None = None
+    step: int = 0
+    """Optimiser steps that were really taken (a step skipped by a gradient scaler is none)."""
+    numbers: dict[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> float:
+        """The share of ``total_steps`` that is done, 0 to 1."""
+        return min(1.0, self.step / self.total_steps)
+
+    @property
+    def size(self) -> int:
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def active(self) -> int:
+        return sum(layer.active for layer in self.layers)
+
+    @property
+    def mask_sparsity(self) -> float:
+        """The share of weights that the masks hold at zero."""
+        return 1 - self.active / self.size
+
+    @property
+    def sparsity(self) -> float:
+        """The share of weights that are exactly zero, pruned or not."""
+        nonzeros = sum(int(torch.count_nonzero(layer.weight)) for layer in self.layers)
+        return 1 - nonzeros / self.size
+
+    def rng(self, purpose: str, layer: SparseLayer | None = None) -> np.random.Generator:
+        """A generator that depends on nothing but the seed, the step, the purpose and the layer's name.
+
+        It has no state of its own, so there is none to save, and every rank draws the same numbers.
+        """
+        key = zlib.crc32(f"{purpose}/{layer.name if layer else ''}".encode())
+        return np.random.default_rng([self.seed, self.step, key])
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Take over new masks; newly pruned weights and their optimiser state become zero at once."""
+        for layer in self.layers:
+            mask = masks.get(layer.name)
+            if mask is not None:
+                layer.set_mask(mask)
+        self.hold_zeros(everywhere=True)
+
+    def hold_zeros(self, *, everywhere: bool = False) -> None:
+        """Put zeros where weights are pruned; ``everywhere`` also in gradients and in the optimiser's state."""
+        for layer in self.layers:
+            layer.weight.masked_fill_(layer.pruned, 0)
+            if not everywhere:
+                continue
+            if layer.target.parameter.grad is not None:
+                mask_gradient_(layer.target.parameter, layer.pruned)
+            if self.optimizer is None:
+                continue
+            for value in self.optimizer.state.get(layer.target.parameter, {}).values():
+                if isinstance(value, Tensor) and value.shape == layer.mask.shape:
+                    value.masked_fill_(layer.pruned, 0)
+
+    def check_finite(self) -> None:
+        """Raise ``TrainingError`` if a weight is NaN or infinite: no score could rank it."""
+        for layer in self.layers:
+            if not bool(torch.isfinite(layer.weight).all()):
+                raise TrainingError(
+                    f"The weights of {layer.name} are not finite at step {self.step}; only finite weights can be ranked, "
+                    "so lower the learning rate or clip the gradients."
+                )
+
+
+def mask_gradient_(parameter: torch.nn.Parameter, pruned: Tensor) -> None:
+    """Set the gradient of pruned weights to zero in place (a product with the mask would keep NaN and infinity)."""
+    gradient = parameter.grad
+    if gradient is None:
+        return
+    if gradient.is_sparse:
+        coalesced = gradient.coalesce()
+        coalesced.values().masked_fill_(pruned[coalesced.indices()[0]], 0)
+        parameter.grad = coalesced
+    else:
+        gradient.masked_fill_(pruned, 0)

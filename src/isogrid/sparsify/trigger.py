@@ -1,0 +1,179 @@
+"""The sparse trigger: weights whose gradients stay small become zero."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogrid.errors import TrainingError, UsageError
+from isogrid.patterns import active_count
+from isogrid.schedules import Cubic, Schedule
+from isogrid.sparsify.method import Gradients, check_fraction, register_method, update_due
+from isogrid.sparsify.selecting import Selecting
+from isogrid.sparsify.selection import keep_pruned_last
+from isogrid.sparsify.state import SparseState
+
+
+@register_method("trigger")
+@dataclass(frozen=True)
+class Trigger(Selecting):
+    """Sparse trigger (稀疏触发): a weight whose gradient has stayed small is set to zero.
+
+    Each weight keeps a moving average ``m <- beta m + (1 - beta) |g|``.  At each check a weight with ``m`` below the
+    threshold counts one more, any other starts again at nought; who has counted to `patience` is zeroed, smallest
+    average first, as long as the sparsity stays at or below `sparsity`.
+
+    The threshold is absolute (`threshold`), or the `quantile` of the active weights' averages.  With neither, the
+    trigger is *paced*: at each check the threshold is the quantile that lets twice as many weights pass as `schedule`
+    asks for, so that the cap is reached at the ramp's end and the rest of the training recovers.
+
+    The method is the sponsor's; a small gradient says that a weight has settled, not that it is useless, which is why
+    magnitude ranks better at high sparsity (the results page has the figures).  Growth by gradient is that of Evci et
+    al. 2020 (arXiv:1911.11134).
+
+    Attributes:
+        sparsity: the cap, and when paced also the goal.
+        threshold: absolute bound on the moving average, in units of the gradient.
+        quantile: bound as a quantile of the active weights' averages, between 0 and 1.
+        patience: consecutive checks for which the average must stay below the bound.
+        beta: decay of the moving average, a step.
+        revive: a pruned weight becomes active again (at zero) when its average exceeds that many times the mean
+            average of its layer's active weights; None never revives.  Revival ends with the ramp.
+        schedule: the pace, in fractions of the training; also the end of zeroing and revival in all three modes.
+        delta_t: steps between two checks; a hundredth of the training by default.
+
+    Raises:
+        UsageError: both `threshold` and `quantile` are given, or a number is out of range.
+
+    >>> Trigger(sparsity=0.9, quantile=0.05, patience=3).mode
+    'quantile'
+    """
+
+    threshold: float | None = None
+    quantile: float | None = None
+    patience: int = 2
+    beta: float = 0.9
+    revive: float | None = None
+    schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))
+    delta_t: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None and self.quantile is not None:
+            raise UsageError(
+                "Trigger got both a threshold and a quantile; accepted is one of them, or neither (paced)."
+            )
+        if self.threshold is not None and not (math.isfinite(self.threshold) and self.threshold >= 0):
+            raise UsageError(f"Trigger got threshold={self.threshold!r}; accepted is a finite number >= 0.")
+        if self.quantile is not None:
+            check_fraction("Trigger", "quantile", self.quantile)
+        check_fraction("Trigger", "beta", self.beta)
+        if self.patience < 1:
+            raise UsageError(f"Trigger got patience={self.patience!r}; accepted is a whole number >= 1.")
+        if self.revive is not None and not self.revive > 0:
+            raise UsageError(f"Trigger got revive={self.revive!r}; accepted is a number > 0, or None.")
+
+    @property
+    def mode(self) -> str:
+        """``"absolute"``, ``"quantile"`` or ``"paced"``."""
+        if self.threshold is not None:
+            return "absolute"
+        return "paced" if self.quantile is None else "quantile"
+
+    def begin(self, state: SparseState) -> None:
+        super().begin(state)
+        for layer in state.layers:
+            layer.buffers["average"] = torch.zeros_like(layer.weight, dtype=torch.float32)
+            layer.buffers["patience"] = torch.zeros_like(layer.mask, dtype=torch.int32)
+
+    def gradients(self, state: SparseState) -> Gradients:
+        if state.progress >= self.schedule.end:
+            return "none"
+        return "active" if self.revive is None else "dense"
+
+    def before_step(self, state: SparseState) -> None:
+        for layer in state.layers:
+            if layer.gradient is None:
+                continue
+            size = layer.gradient.detach().to_dense().float().abs()
+            if not bool(torch.isfinite(size).all()):
+                raise TrainingError(
+                    f"The gradient of {layer.name} is not finite at step {state.step}; the trigger can only judge finite "
+                    "gradients, so lower the learning rate or clip them."
+                )
+            average = layer.buffers["average"]
+            if state.step == 0:
+                average.copy_(size)
+            else:
+                average.lerp_(size, 1 - self.beta)
+
+    def after_step(self, state: SparseState) -> None:
+        if not update_due(state.step, state.total_steps, self.delta_t, self.schedule):
+            return
+        if self.revive is not None:
+            self._revive(state, self.revive)
+        initial = float(state.numbers["initial_sparsity"])
+        goal = max(initial, self.target_sparsity)
+        allowed = self.schedule.value(state.progress, initial, goal) if self.mode == "paced" else goal
+        closing = self.mode == "paced" and state.progress >= self.schedule.end
+        settled = self._settled(state, allowed)
+        if closing:
+            settled = {layer.name: layer.mask for layer in state.layers}
+        self._zero(state, settled, allowed)
+
+    def _settled(self, state: SparseState, allowed: float) -> dict[str, Tensor]:
+        """Where the average has stayed below the bound for long enough."""
+        bound = self._bound(state, allowed)
+        settled = {}
+        for layer in state.layers:
+            small = (layer.buffers["average"] <= bound) & layer.mask
+            patience = layer.buffers["patience"]
+            patience.add_(1).mul_(small)
+            settled[layer.name] = patience >= self.patience
+        return settled
+
+    def _bound(self, state: SparseState, allowed: float) -> float:
+        if self.threshold is not None:
+            return self.threshold
+        averages = torch.cat([layer.buffers["average"][layer.mask].cpu() for layer in state.layers]).numpy()
+        if averages.size == 0:
+            return 0.0
+        quantile = self.quantile
+        if quantile is None:
+            surplus = state.active - active_count(state.size, allowed)
+            quantile = min(1.0, max(0.0, 2 * surplus / averages.size))
+        return float(np.quantile(averages, quantile))
+
+    def _zero(self, state: SparseState, settled: dict[str, Tensor], allowed: float) -> None:
+        """Zero the settled weights of smallest average, as far as the cap allows."""
+        candidates = sum(int(torch.count_nonzero(mask)) for mask in settled.values())
+        sparsity = min(allowed, 1 - (state.active - candidates) / state.size)
+        if candidates == 0 or sparsity <= state.mask_sparsity:
+            return
+        highest = max(float(layer.buffers["average"].max()) for layer in state.layers)
+        scores = {}
+        for layer in state.layers:
+            average = layer.buffers["average"].clone()
+            average.masked_fill_(layer.mask & ~settled[layer.name], 1 + 2 * highest)
+            scores[layer.name] = keep_pruned_last(layer.to_array(average), layer.to_array(layer.mask))
+        self.keep_best(state, scores, sparsity)
+
+    def _revive(self, state: SparseState, factor: float) -> None:
+        if state.progress >= self.schedule.end:
+            return
+        masks = {}
+        for layer in state.layers:
+            average = layer.buffers["average"]
+            typical = _mean(average[layer.mask])
+            back = layer.pruned & (average > factor * typical) if typical > 0 else torch.zeros_like(layer.mask)
+            layer.buffers["patience"].masked_fill_(back, 0)
+            masks[layer.name] = layer.mask | back
+        state.set_masks(masks)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean()) if values.numel() else 0.0

@@ -1,0 +1,6 @@
+"""Ready tasks on real data, and how a task of your own is found."""
+
+from isogrid.tasks.registry import load_task, ready_tasks
+from isogrid.tasks.task import LADDER, ClassificationTask, Recipe, ShuffledBatches, Split, Task
+
+__all__ = ["LADDER", "ClassificationTask", "Recipe", "ShuffledBatches", "Split", "Task", "load_task", "ready_tasks"]

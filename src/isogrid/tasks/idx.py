@@ -1,0 +1,42 @@
+"""The idx format of the MNIST family: a magic number, the sizes, then bytes."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from isogrid.errors import DataError
+
+_UNSIGNED_BYTES = 0x08
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """The array of unsigned bytes in an idx file, gzip-compressed or not.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds another type.
+    """
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as problem:
+        raise DataError(
+            f"{path} cannot be read ({problem}); accepted is an idx file, plain or gzip-compressed."
+        ) from None
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTES or raw[3] == 0:
+        raise DataError(f"{path} is no idx file of unsigned bytes; its first bytes are {raw[:4].hex() or 'missing'}.")
+    axes = raw[3]
+    start = 4 + 4 * axes
+    if len(raw) < start:
+        raise DataError(f"{path} ends within its header, after {len(raw)} bytes.")
+    shape = struct.unpack(f">{axes}I", raw[4:start])
+    if len(raw) - start != math.prod(shape):
+        raise DataError(f"{path} declares {math.prod(shape)} bytes of data and holds {len(raw) - start}.")
+    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,89 @@
+"""The ready tasks by name, and tasks from a user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+
+from isogrid.errors import IsogridError, UsageError
+from isogrid.names import unknown_name
+from isogrid.tasks.digits import Digits
+from isogrid.tasks.fashion_mnist import FashionMNIST, FashionMNISTConv
+from isogrid.tasks.task import Task
+
+_READY: tuple[type[Task], ...] = (Digits, FashionMNIST, FashionMNISTConv)
+
+
+def ready_tasks() -> dict[str, type[Task]]:
+    """The ready tasks by name.
+
+    >>> "digits" in ready_tasks()
+    True
+    """
+    return {task.name: task for task in _READY}
+
+
+def load_task(text: str) -> Task:
+    """The task called `text`: a ready task's name, or the path of a Python file.
+
+    The file holds one `Task` subclass of its own, or a variable ``task``.
+
+    Raises:
+        UsageError: no such name or file, a file that does not run, or one without exactly one task.
+
+    >>> load_task("digits").metric.name
+    'accuracy'
+    """
+    ready = ready_tasks()
+    if text in ready:
+        return ready[text]()
+    if text.endswith(".py") or "/" in text:
+        return _from_file(Path(text))
+    raise unknown_name("task", text, [*ready, "path/to/task.py"])
+
+
+def _from_file(path: Path) -> Task:
+    if not path.is_file():
+        raise UsageError(f"There is no task file {path}; accepted is a ready task's name or the path of a Python file.")
+    name = f"isogrid_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is no Python file; a task file ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    # Registered, so that what the file defines can be pickled by data loaders' workers.
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+        named = getattr(module, "task", None)
+        if isinstance(named, Task):
+            return named
+        own = [
+            cls
+            for cls in vars(module).values()
+            if inspect.isclass(cls) and issubclass(cls, Task) and cls.__module__ == name and not inspect.isabstract(cls)
+        ]
+        if len(own) != 1:
+            found = ", ".join(cls.__name__ for cls in own) or "none"
+            raise UsageError(f"{path} must define exactly one Task subclass, or a variable task; found: {found}.")
+        return own[0]()
+    except IsogridError:
+        raise
+    except Exception as problem:
+        at = _line_in(path, problem)
+        raise UsageError(f"{path} does not run{at}: {type(problem).__name__}: {problem}.") from problem
+    finally:
+        sys.path.pop(0)
+
+
+def _line_in(path: Path, problem: BaseException) -> str:
+    """Where in the user's file it happened."""
+    line = getattr(problem, "lineno", None) if isinstance(problem, SyntaxError) else None
+    trace = problem.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == path:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" (line {line})" if line else ""

@@ -1,0 +1,205 @@
+"""What a task is: a model, its data, its metric, and how long to train."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from isogrid.errors import UsageError
+from isogrid.metrics import ACCURACY, Metric, Outcomes
+
+Split = Literal["train", "validation", "test"]
+
+LADDER = (0.5, 0.75, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998)
+"""The sparsities that the main job climbs through, rung by rung, until the floor breaks."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task is trained.  Every number may be overridden from the command line.
+
+    Attributes:
+        epochs: passes over the training data for the dense baseline.
+        rung_epochs: passes for each rung of the climb.
+        lr: peak learning rate; each phase warms up to it and falls to nought along a half cosine.
+        rung_lr: peak of the rungs' phases; None takes `lr`.
+        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (Nesterov momentum 0.9).
+        weight_decay: of the optimiser.
+        distill: weight of the dense model's soft answers in the loss of a rung, from 0 (none) to 1 (they alone).
+        temperature: of those answers (Hinton, Vinyals and Dean 2015, arXiv:1503.02531).
+        ladder: the sparsities of the climb, rising.
+
+    Raises:
+        UsageError: a number out of range, or a ladder that does not rise.
+
+    >>> Recipe(epochs=3).rung_epochs
+    5
+    """
+
+    epochs: int = 20
+    rung_epochs: int = 5
+    lr: float = 1e-3
+    rung_lr: float | None = None
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    distill: float = 0.0
+    temperature: float = 3.0
+    ladder: Sequence[float] = LADDER
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "rung_epochs"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"The recipe got {name}={value!r}; accepted is a whole number >= 1.")
+        rates = {"lr": self.lr, "rung_lr": self.lr if self.rung_lr is None else self.rung_lr}
+        for name, rate in rates.items():
+            if not (math.isfinite(rate) and rate > 0):
+                raise UsageError(f"The recipe got {name}={rate!r}; accepted is a finite number > 0.")
+        if self.optimizer not in ("adam", "adamw", "sgd"):
+            raise UsageError(f"The recipe got optimizer={self.optimizer!r}; accepted are adam, adamw and sgd.")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UsageError(f"The recipe got weight_decay={self.weight_decay!r}; accepted is a finite number >= 0.")
+        if not 0 <= self.distill <= 1 or not self.temperature > 0:
+            raise UsageError(
+                f"The recipe got distill={self.distill!r} and temperature={self.temperature!r}; accepted are 0 to 1, and > 0."
+            )
+        ladder = tuple(float(rung) for rung in self.ladder)
+        if (
+            not ladder
+            or any(not 0 < rung < 1 for rung in ladder)
+            or any(a >= b for a, b in zip(ladder, ladder[1:], strict=False))
+        ):
+            raise UsageError(f"The recipe got ladder={list(ladder)}; accepted are rising sparsities between 0 and 1.")
+        object.__setattr__(self, "ladder", ladder)
+
+    def with_(self, **changes: Any) -> Recipe:
+        """A copy with what is not None in `changes` replaced."""
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+class Task(ABC):
+    """A model, its data and its metric.  A task of your own is a subclass in a file of its own.
+
+    The data come in three splits that share no sample: ``train`` is trained on, ``validation`` chooses, and ``test``
+    only confirms.
+    """
+
+    name: ClassVar[str]
+    """What ``isogrid optimize NAME`` and reports call it."""
+    summary: ClassVar[str]
+    """One line for ``isogrid tasks``."""
+    metric: ClassVar[Metric] = ACCURACY
+    recipe: ClassVar[Recipe] = Recipe()
+    pretrained: ClassVar[bool] = False
+    """Whether `model` is trained already, so that it is the dense baseline as it stands."""
+    targets: ClassVar[Sequence[str] | None] = None
+    """What may be pruned (`isogrid.masks.find_targets`); None takes all weights of the usual layers; embeddings must be named."""
+    ignore: ClassVar[Sequence[str] | None] = None
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A new model.  Torch's generator is seeded before the call, and only it may decide the initial weights."""
+
+    @abstractmethod
+    def batches(self) -> Iterable[Any]:
+        """One pass over the training data, in batches.  Torch's generator is seeded before each pass, for shuffling."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, split: Split) -> Outcomes | float:
+        """Measure `model`, which is in eval mode and under ``no_grad``, on a split.
+
+        Return per-sample `Outcomes`; a bare number is accepted, and the report then has no interval and no classes.
+        """
+
+    @abstractmethod
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs of the model for a batch of a few samples: what it is exported and verified with."""
+
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass."""
+        batches = self.batches()
+        return len(batches) if hasattr(batches, "__len__") else sum(1 for _ in batches)
+
+    def forward(self, model: nn.Module, batch: Any) -> Tensor:
+        """The model's answer to a batch; by default the batch is ``(inputs, labels)``."""
+        answer: Tensor = model(batch[0])
+        return answer
+
+    def loss(self, answer: Tensor, batch: Any) -> Tensor:
+        """The loss of that answer; by default the mean cross-entropy with ``batch[1]``."""
+        return nn.functional.cross_entropy(answer, batch[1])
+
+    def class_names(self) -> Sequence[str] | None:
+        """Names of the classes, where there are any."""
+        return None
+
+    def image(self, split: Split, index: int) -> Any:
+        """Sample `index` of a split as a two-dimensional array for the report, where it is an image."""
+        return None
+
+    def image_shape(self) -> tuple[int, int] | None:
+        """Height and width, where the first layer's inputs are the pixels of an image."""
+        return None
+
+
+class ClassificationTask(Task):
+    """A classifier over tensors that fit into memory: fill in `data` and `model`, the rest follows.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> class Parity(ClassificationTask):
+    ...     name, summary = "parity", "whether two bits differ"
+    ...     def model(self): return nn.Linear(2, 2)
+    ...     def data(self, split):
+    ...         x = torch.tensor([[0., 0.], [0., 1.], [1., 0.], [1., 1.]])
+    ...         return x, torch.tensor([0, 1, 1, 0])
+    >>> Parity().evaluate(Parity().model(), "test").samples
+    4
+    """
+
+    batch_size: ClassVar[int] = 128
+
+    @abstractmethod
+    def data(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Inputs ``[n, ...]`` and integer labels ``[n]`` of a split.  Called often: keep what was loaded."""
+
+    def batches(self) -> ShuffledBatches:
+        return ShuffledBatches(*self.data("train"), batch_size=self.batch_size)
+
+    def evaluate(self, model: nn.Module, split: Split) -> Outcomes:
+        inputs, labels = self.data(split)
+        answers = [model(part).argmax(dim=1) for part in inputs.split(2048)]
+        return Outcomes.of_classes(torch.cat(answers).cpu().numpy(), labels.cpu().numpy())
+
+    def example(self) -> tuple[Tensor, ...]:
+        return (self.data("validation")[0][:4].clone(),)
+
+
+class ShuffledBatches:
+    """Batches of tensors in memory, shuffled anew by torch's generator in each pass.
+
+    The last batch may be smaller.  One index operation a batch: far cheaper than collating samples one by one.
+
+    >>> import torch
+    >>> len(ShuffledBatches(torch.zeros(10, 2), torch.zeros(10), batch_size=4))
+    3
+    """
+
+    def __init__(self, *tensors: Tensor, batch_size: int) -> None:
+        self._tensors = tensors
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._tensors[0]) / self._batch_size)
+
+    def __iter__(self) -> Any:
+        order = torch.randperm(len(self._tensors[0]))
+        for picked in order.split(self._batch_size):
+            yield tuple(tensor[picked] for tensor in self._tensors)

@@ -1,0 +1,136 @@
+"""Allocations: each member's own definition, and the suite that all of them inherit."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance.allocation import ANY_SHAPES, EVEN_SHAPES, STRUCTURED, AllocationConformance, draw_layers, sparsities
+from conformance.coverage import uncovered
+from conformance.values import seeded
+from isogrid.allocation import ERK, Global, Layer, Uniform, parse_allocation
+from isogrid.errors import UsageError
+from isogrid.patterns import FanIn, Pattern, Row, Unstructured, active_count
+
+
+class TestUniform(AllocationConformance):
+    allocation = Uniform()
+    exact = False
+
+    @seeded
+    @given(st.data(), sparsities)
+    def test_every_layer_gets_the_same_sparsity(self, data: st.DataObject, sparsity: float) -> None:
+        layers = draw_layers(data, ANY_SHAPES)
+        counts = self.allocation.allocate(layers, sparsity)
+        assert counts == {layer.name: active_count(layer.size, sparsity) for layer in layers}
+
+
+class TestERK(AllocationConformance):
+    allocation = ERK()
+    exact = True
+
+    def test_known_densities(self) -> None:
+        layers = [Layer("wide", (10, 100)), Layer("conv", (10, 10, 3, 3)), Layer("deep", (5, 20, 5, 5))]
+        budget = active_count(1000 + 900 + 2500, 0.9)
+        # No layer would be dense, so each count is its sum of dimensions times one factor.
+        spans = {"wide": 110, "conv": 26, "deep": 35}
+        counts = self.allocation.allocate(layers, 0.9)
+        for name, span in spans.items():
+            assert abs(counts[name] - Fraction(budget * span, sum(spans.values()))) < 1
+
+    def test_small_layers_become_dense_and_the_rest_is_shared_again(self) -> None:
+        layers = [Layer("large", (100, 100)), Layer("small", (2, 2)), Layer("middle", (10, 10))]
+        counts = self.allocation.allocate(layers, 0.95)
+        budget = active_count(10_104, 0.95)
+        # 2 x 2 asks for more than it has; 10 x 10 does not.
+        assert counts["small"] == 4
+        assert abs(counts["middle"] - Fraction((budget - 4) * 20, 220)) < 1
+        assert sum(counts.values()) == budget
+
+    @seeded
+    @given(st.data(), sparsities)
+    def test_sparse_layers_share_one_factor(self, data: st.DataObject, sparsity: float) -> None:
+        layers = [layer for layer in draw_layers(data, ANY_SHAPES) if layer.size]
+        counts = self.allocation.allocate(layers, sparsity)
+        # Every count is less than 1 away from min(size, factor * span), so each bounds the factor from below.
+        factor = max((Fraction(max(0, counts[x.name] - 1), max(1, sum(x.shape))) for x in layers), default=0)
+        for layer in layers:
+            span = max(1, sum(layer.shape))
+            assert counts[layer.name] == layer.size or counts[layer.name] + 1 >= factor * span
+
+    def test_a_large_rest_is_shared_in_whole_rounds(self) -> None:
+        layers = [Layer("thin", (1, 50_000)), Layer("thick", (4096, 4)), Layer("tiny", (2, 3))]
+        counts = self.allocation.allocate(layers, 0.5, FanIn())
+        left = active_count(66_390, 0.5) - sum(counts.values())
+        assert counts["thick"] % 4096 == 0
+        assert left == 0
+
+
+class TestGlobal(AllocationConformance):
+    allocation = Global()
+    exact = True
+
+    @seeded
+    @given(st.data(), sparsities)
+    def test_it_is_the_top_of_one_stable_ranking(self, data: st.DataObject, sparsity: float) -> None:
+        layers = draw_layers(data, ANY_SHAPES)
+        counts = self.allocation.allocate(layers, sparsity)
+        scores = np.concatenate([layer.scores.ravel() for layer in layers])
+        owner = np.repeat(np.arange(len(layers)), [layer.size for layer in layers])
+        best = np.argsort(-scores, kind="stable")[: active_count(scores.size, sparsity)]
+        assert list(counts.values()) == np.bincount(owner[best], minlength=len(layers)).tolist()
+
+    @seeded
+    @given(st.data(), sparsities, st.sampled_from(STRUCTURED))
+    def test_structured_groups_rank_by_their_mean(self, data: st.DataObject, sparsity: float, pattern: Pattern) -> None:
+        layers = draw_layers(data, EVEN_SHAPES)
+        budget = active_count(sum(layer.size for layer in layers), sparsity)
+        ranking = []
+        for place, layer in enumerate(layers):
+            grid = pattern.grid(layer.shape)
+            if layer.size:
+                for rank, column in enumerate(np.sort(pattern.pool(layer.scores))[:, ::-1].T):
+                    # Sums of these scores are exact and equal quotients round alike, so ties are the same ties.
+                    ranking.append((-Fraction(int(column.sum()), grid.step), place, rank, grid.step))
+        expected = dict.fromkeys((layer.name for layer in layers), 0)
+        for _, place, _, step in sorted(ranking):
+            if step > budget:
+                break
+            expected[layers[place].name] += step
+            budget -= step
+        assert self.allocation.allocate(layers, sparsity, pattern) == expected
+
+    @seeded
+    @given(st.data(), sparsities, sparsities, st.sampled_from([Unstructured(), *STRUCTURED]))
+    def test_a_lower_sparsity_keeps_all_that_a_higher_one_keeps(
+        self, data: st.DataObject, one: float, other: float, pattern: Pattern
+    ) -> None:
+        layers = draw_layers(data, EVEN_SHAPES)
+        more, fewer = (self.allocation.allocate(layers, s, pattern) for s in sorted((one, other)))
+        for layer in layers:
+            inner, outer = (pattern.mask(layer.scores, counts[layer.name]) for counts in (fewer, more))
+            assert np.all(inner <= outer)
+
+    def test_large_groups_are_ranked_per_weight(self) -> None:
+        small = Layer("small", (2, 2), np.full((2, 2), 3.0))
+        large = Layer("large", (2, 100), np.full((2, 100), 2.0))
+        assert self.allocation.allocate([large, small], 0.5, Row()) == {"large": 0, "small": 4}
+        assert self.allocation.allocate([large, small], 0.49, Row()) == {"large": 100, "small": 4}
+
+
+def test_every_allocation_has_its_conformance_test() -> None:
+    assert uncovered("Allocation", "AllocationConformance") == []
+
+
+def test_a_layer_refuses_scores_of_another_shape() -> None:
+    with pytest.raises(UsageError, match=r"'fc' got scores of shape \(6,\).*\(2, 3\)"):
+        Layer("fc", (2, 3), np.zeros(6))
+
+
+def test_the_nearest_name_is_suggested() -> None:
+    with pytest.raises(UsageError, match=r"'uniform'\?\): accepted are uniform, erk, global"):
+        parse_allocation("uniforn")
