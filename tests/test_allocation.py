@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
@@ -129,6 +130,15 @@ def test_every_allocation_has_its_conformance_test() -> None:
 def test_a_layer_refuses_scores_of_another_shape() -> None:
     with pytest.raises(UsageError, match=r"'fc' got scores of shape \(6,\).*\(2, 3\)"):
         Layer("fc", (2, 3), np.zeros(6))
+
+
+def test_a_layer_is_frozen_and_equal_only_to_itself() -> None:
+    # By content it could not be: an array has no one truth value, and no hash.
+    layer, twin = (Layer("a", (2,), np.ones(2)) for _ in range(2))
+    assert layer != twin
+    assert len({layer, twin, layer}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        layer.name = "b"
 
 
 def test_the_nearest_name_is_suggested() -> None:

@@ -10,7 +10,7 @@ from conformance.coverage import uncovered
 from conformance.outsiders import Sine
 from conformance.schedules import ScheduleConformance
 from isogrid.errors import UsageError
-from isogrid.schedules import Constant, Cosine, Cubic, Linear, OneShot, Schedule, parse_schedule
+from isogrid.schedules import Constant, Cosine, Cubic, Linear, OneShot, Ramp, Schedule, parse_schedule
 
 
 class TestConstant(ScheduleConformance):
@@ -29,6 +29,13 @@ class TestOneShotLater(ScheduleConformance):
 
     def test_it_steps_once(self) -> None:
         assert [self.schedule.ramp(progress) for progress in (0.0, 0.299, 0.3, 1.0)] == [0.0, 0.0, 1.0, 1.0]
+
+
+class TestOneShotAtTheEnd(ScheduleConformance):
+    schedule = OneShot(at=1.0)
+
+    def test_it_waits_for_the_last_step(self) -> None:
+        assert [self.schedule.ramp(progress) for progress in (0.0, 0.999, 1.0)] == [0.0, 0.0, 1.0]
 
 
 class TestLinear(ScheduleConformance):
@@ -79,6 +86,24 @@ class TestAScheduleOfYourOwn(ScheduleConformance):
 
 def test_every_schedule_has_its_conformance_test() -> None:
     assert uncovered("Schedule", "ScheduleConformance") == []
+
+
+def test_a_curve_is_asked_only_between_its_ends() -> None:
+    class Inverse(Ramp):
+        def curve(self, t: float) -> float:
+            return (1 - 1 / (1 + t)) / (1 - 1 / 2) if 0 < t < 1 else math.nan
+
+    schedule = Inverse(begin=0.25, end=0.75)
+    assert [schedule.ramp(quarter / 4) for quarter in (0, 1, 3, 4)] == [0.0, 0.0, 1.0, 1.0]
+    assert schedule.ramp(0.5) == pytest.approx(2 / 3)
+
+
+def test_the_text_names_the_window_only_where_it_is_not_the_whole_training() -> None:
+    assert [str(schedule) for schedule in (Cubic(), Cubic(end=0.5), Cubic(begin=0.5))] == [
+        "cubic",
+        "cubic:0.0..0.5",
+        "cubic:0.5..1.0",
+    ]
 
 
 def test_gradual_sparsity_never_passes_its_ends() -> None:

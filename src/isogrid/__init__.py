@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from isogrid.frontier.fit import fit as fit
     from isogrid.inspection import inspect as inspect
     from isogrid.metrics import Metric as Metric, Outcomes as Outcomes
-    from isogrid.penalties import ElasticNet as ElasticNet, GroupLasso as GroupLasso, L1 as L1, L2 as L2
+    from isogrid.penalties import L1 as L1, L2 as L2, ElasticNet as ElasticNet, GroupLasso as GroupLasso
     from isogrid.precision import quantize as quantize
     from isogrid.sparsify import (
         Aware as Aware,
@@ -99,11 +99,12 @@ def __getattr__(name: str) -> Any:
         from isogrid.errors import MissingDependencyError
 
         raise MissingDependencyError(
-            f"isogrid.{name} needs {library}, which is not installed; install it with: pip install 'isogrid[{_NEEDS[library]}]'."
+            f"isogrid.{name} needs {library}, which is not installed; "
+            f"install it with: pip install 'isogrid[{_NEEDS[library]}]'."
         ) from None
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PLACES])
+    return sorted({*globals(), *_PLACES})

@@ -1,7 +1,8 @@
 """The native core: codecs of sparse positions, and what this processor can do.
 
-The formats are defined in native/include/isogrid/rice.hpp and bitmap.hpp. Positions are C-contiguous int64 arrays of flat
-C-order indices, strictly ascending, each in ``[0, size)``; they are never converted, so another dtype is a TypeError.
+The formats are defined in native/include/isogrid/rice.hpp and bitmap.hpp. Positions are C-contiguous int64 arrays of
+flat C-order indices, strictly ascending, each in ``[0, size)``; they are never converted, so another dtype is a
+TypeError.
 """
 
 import numpy as np

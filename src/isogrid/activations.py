@@ -47,8 +47,8 @@ def sparse_relu(x: Tensor, threshold: float | Tensor = 0.0) -> Tensor:
         threshold = _checked_threshold("sparse_relu", threshold)
         if threshold == 0:
             return torch.relu(x)
-    # Asking where x fails to pass, rather than where it passes, is what lets NaN through.  Autograd keeps the mask alone, a
-    # byte an element.
+    # Asking where x fails to pass, rather than where it passes, is what lets NaN through.  Autograd keeps the mask
+    # alone, a byte an element.
     return x.masked_fill(x <= threshold, 0)
 
 
@@ -73,8 +73,8 @@ def sparse_tanh(x: Tensor, threshold: float | Tensor) -> Tensor:
     if not isinstance(threshold, Tensor):
         threshold = _checked_threshold("sparse_tanh", threshold)
     small = (x <= threshold) & (x >= -threshold)
-    # tanh(0) = 0, so the fill may come first: autograd then keeps the output, which the next layer keeps anyway, instead
-    # of a second tensor.
+    # tanh(0) = 0, so the fill may come first: autograd then keeps the output, which the next layer keeps anyway,
+    # instead of a second tensor.
     return torch.tanh(x.masked_fill(small, 0))
 
 
@@ -163,8 +163,8 @@ class _Thresholded(nn.Module, ABC):
         sample = self._ranked(_thinned(x))
         rank = sample.numel() - active_count(sample.numel(), target_sparsity)
         quantile = sample.kthvalue(rank).values.clamp(min=0).to(self.threshold.dtype)
-        # The first batches weigh the same, so that the start at zero leaves no trace.  A batch that is not finite, as when
-        # a gradient scaler probes for its scale, is left out.  All of it stays on the device: nothing here waits for it.
+        # The first batches weigh the same, so that the start at zero leaves no trace.  A batch that is not finite, as
+        # when a gradient scaler probes for its scale, is left out.  All stays on the device: nothing here waits for it.
         usable = quantile.isfinite()
         weight = (1 / (self.count + 1)).clamp(min=self.momentum)
         moved = torch.lerp(self.threshold, quantile, weight.to(quantile.dtype))

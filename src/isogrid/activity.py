@@ -192,8 +192,8 @@ def _watched(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Modu
         found = {name: module for name, module in everything.items() if isinstance(module, ACTIVATIONS)}
         if not found:
             raise UsageError(
-                "measure found no activation module in this model; name the modules whose outputs shall be counted with "
-                "modules=."
+                "measure found no activation module in this model; name the modules whose outputs shall be counted "
+                "with modules=."
             )
         return found
     for name in names:

@@ -6,14 +6,17 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from isogrid import _NEEDS, __version__
 from isogrid.errors import FloorNotHeldError, IsogridError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -24,14 +27,31 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="isogrid",
-    help="Small, fast neural networks that hold an accuracy you name.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 
 _TASK = typer.Argument(metavar="TASK", help="A ready task's name (see: isogrid tasks) or the path of a task file.")
+
+# Typer took click into itself; the class is where its own exceptions come from, in either case.
+_WrongUsage: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"isogrid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Small, fast neural networks that hold an accuracy you name."""
 
 
 @app.command()
@@ -67,9 +87,10 @@ def optimize(
     force: Annotated[bool, typer.Option("--force", help="Overwrite another run in the directory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only.")] = False,
 ) -> None:
-    """Find the balance point of a task: as sparse and as few bits as its accuracy floor allows.
+    """Find the balance point of a task.
 
-    A run that was interrupted goes on when the same command is given again.
+    That is the smallest model, by its zeros and by the bits of what is left, that holds the accuracy floor.  A run
+    that was interrupted goes on when the same command is given again.
     """
     import torch
 
@@ -85,13 +106,13 @@ def optimize(
         ladder=None if ladder is None else _numbers("--ladder", ladder),
     )  # fmt: skip
     folder = out if out is not None else Path("runs") / Path(task).stem
-    console = Console(quiet=quiet)
-    listener = _listeners(console, loaded, folder, log)
+    # Progress is no output: it goes where it does not disturb what is piped on.
+    listener = _listeners(Console(stderr=True, quiet=quiet), loaded, folder, log)
     try:
         result = run_job(
             loaded, out=folder, max_drop=max_drop, floor=floor, minimize=minimize,
-            method=_method(canonical(method), option or []), recipe=recipe, match_dense=match_dense, until=until, seed=seed,
-            force=force, listener=listener, command=_command_line(),
+            method=_method(canonical(method), option or []), recipe=recipe, match_dense=match_dense, until=until,
+            seed=seed, force=force, listener=listener, command=_command_line(),
         )  # fmt: skip
     finally:
         listener.closed()
@@ -104,10 +125,13 @@ def optimize(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A run directory, an .onnx or a .safetensors file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A run directory, an .onnx or a .safetensors file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Count what a file really holds: zeros, nonzeros, parameters and bytes, in all and by layer."""
+    """Count what a file really holds.
+
+    Zeros, nonzeros, parameters and bytes, in all and by layer.
+    """
     from isogrid.inspection import inspect as look
 
     found = look(path)
@@ -115,26 +139,20 @@ def inspect(
         print(json.dumps(found.to_json(), indent=2))
         return
     console = Console()
-    table = Table(title=str(path), caption=_totals(found.to_json()))
-    for name, right in (
-        ("layer", False),
-        ("shape", False),
-        ("parameters", True),
-        ("nonzeros", True),
-        ("sparsity", True),
-    ):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for layer in found.to_json()["layers"]:
+    table = Table("layer", "shape", title=Text(str(path)), caption=_totals(found.to_json()))
+    for name in ("parameters", "nonzeros", "sparsity"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in found.layers:
         table.add_row(
-            layer["name"], " x ".join(map(str, layer["shape"])), f"{layer['parameters']:,}", f"{layer['nonzeros']:,}",
-            f"{100 * layer['sparsity']:.2f} %",
+            Text(layer.name, overflow="fold"), " x ".join(map(str, layer.shape)), f"{layer.parameters:,}",
+            f"{layer.nonzeros:,}", f"{100 * layer.sparsity:.2f} %",
         )  # fmt: skip
     console.print(table)
 
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
     html: Annotated[Path | None, typer.Option(help="Also write the page there.")] = None,
 ) -> None:
     """Show the report of a finished run again."""
@@ -161,12 +179,17 @@ def tasks() -> None:
 
 @app.command()
 def methods() -> None:
-    """List the methods that make zeros, and how the main job uses each."""
+    """List the methods that make zeros.
+
+    The main job climbs through rising sparsities with a method, restarts for each, or prunes after training.
+    """
     from isogrid.sparsify import methods as registered
 
     table = Table("method", "main job", "what it does")
     for name, entry in registered().items():
-        table.add_row(name, entry.cls.usage.value, entry.summary)
+        implied = ", ".join(f"{option}={value}" for option, value in entry.implied.items())
+        summary = entry.summary.replace("``", "") + (f" Here {implied}." if implied else "")
+        table.add_row(name, entry.cls.usage.value, Text(summary))
     Console().print(table)
 
 
@@ -174,7 +197,7 @@ def methods() -> None:
 def info() -> None:
     """Show versions and what this CPU offers."""
     from isogrid import _native
-    from isogrid.frontier.job import versions
+    from isogrid.versions import versions
 
     table = Table("what", "value")
     for name, value in versions().items():
@@ -192,64 +215,75 @@ def main() -> None:
 
 
 def _run() -> int:
-    errors = Console(stderr=True)
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return int(stop.exit_code)
-    except click.ClickException as problem:
-        problem.show()
+        code = _answer()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as problem:
+        # Who reads the output has gone, which is no failure worth a word; or its disk is full.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(problem, BrokenPipeError):
+            _complain(f"The output cannot be written ({problem.strerror}).")
+        code = 1
+    return code
+
+
+def _answer() -> int:
+    """Run the command and turn whatever it raises into a sentence and an exit code."""
+    try:
+        code = app(prog_name="isogrid", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except _WrongUsage as problem:
+        problem.show()  # type: ignore[attr-defined]
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        errors.print("Interrupted. Give the same command again to go on from the last finished pass.", highlight=False)
-        return 130
     except IsogridError as problem:
-        errors.print(f"[red]Error:[/red] {_escape(str(problem))}", highlight=False)
+        _complain(str(problem))
         return problem.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except ImportError as problem:
-        missing = MissingDependencyError(
-            f"This command needs {problem.name or problem}, which is not installed; install it with: pip install 'isogrid[all]'."
-        )
-        if os.environ.get("ISOGRID_TRACEBACK"):
-            raise
-        errors.print(f"[red]Error:[/red] {_escape(str(missing))}", highlight=False)
-        return missing.exit_code
+        raise
     except Exception as problem:
         if os.environ.get("ISOGRID_TRACEBACK"):
             raise
-        errors.print(
-            f"[red]Error:[/red] {type(problem).__name__}: {_escape(str(problem))} ({_where(problem)}; set ISOGRID_TRACEBACK=1 to "
-            "see the whole traceback).",
-            highlight=False,
-        )
+        library = (problem.name or "").partition(".")[0] if isinstance(problem, ModuleNotFoundError) else ""
+        if library in _NEEDS:
+            extra = f"isogrid[{_NEEDS[library]}]"
+            _complain(f"This needs {library}, which is not installed; install it with: pip install '{extra}'.")
+            return MissingDependencyError.exit_code
+        where = f"{_where(problem)}; ISOGRID_TRACEBACK=1 shows the whole traceback"
+        _complain(f"{type(problem).__name__}: {problem} ({where}).")
         return 1
-    return 0
+    if code == 130:
+        # Typer returns this code for an interrupt; by itself no command does.
+        goes_on = "; the same command goes on from the last finished pass" if "optimize" in sys.argv[1:2] else ""
+        _complain(f"Interrupted{goes_on}.", "Stopped:")
+    return code if isinstance(code, int) else 0
+
+
+def _complain(sentence: str, word: str = "Error:") -> None:
+    """One line on the error stream, however narrow the terminal, so that it can be searched for."""
+    Console(stderr=True).print(f"[red]{word}[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 def _where(problem: BaseException) -> str:
-    trace = problem.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}" if trace is not None else "no line known"
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    """The last line that is the user's own, or the very last where none is."""
+    own = [Path(__file__).parent, *(Path(found) for found in sys.path if found.endswith("-packages"))]
+    frames = traceback.extract_tb(problem.__traceback__)
+    theirs = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(folder) for folder in own)]
+    frame = (theirs or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
 
 
 def _listeners(console: Console, task: Task, folder: Path, log: str | None) -> Listener:
     from isogrid.frontier.events import Listeners
     from isogrid.frontier.progress import TerminalProgress
 
+    if log not in (None, "tensorboard"):
+        raise UsageError(f"--log got {log!r}; accepted is tensorboard.")
     listeners: list[Listener] = [TerminalProgress(console, task.metric)]
     if log is not None:
-        if log != "tensorboard":
-            raise UsageError(f"--log got {log!r}; accepted is tensorboard.")
         from isogrid.frontier.tensorboard import TensorBoardLog
 
         listeners.append(TensorBoardLog(folder / "tensorboard"))
@@ -257,6 +291,7 @@ def _listeners(console: Console, task: Task, folder: Path, log: str | None) -> L
 
 
 def _method(name: str, options: list[str]) -> Method:
+    from isogrid.patterns import parse_pattern
     from isogrid.sparsify import methods as registered
     from isogrid.sparsify import parse_method
 
@@ -269,7 +304,8 @@ def _method(name: str, options: list[str]) -> Method:
             given[key.strip()] = json.loads(text)
         except ValueError:
             given[key.strip()] = text
-    if name in registered() and "sparsity" not in given and "pattern" not in given:
+    implied = parse_pattern(str(given.get("pattern", "unstructured"))).implied_sparsity
+    if name in registered() and "sparsity" not in given and implied is None:
         given["sparsity"] = 0.5
     return parse_method(name, **given)
 
@@ -292,9 +328,8 @@ def _show(result: OptimizeResult, console: Console, *, quiet: bool) -> None:
 
     if quiet:
         balance = result.report.balance
-        print(
-            f"{result.verdict}: {100 * balance.sparsity:.2f} % sparse, {balance.bytes} bytes, {balance.precision}, {result.path}"
-        )
+        sparse = f"{100 * balance.sparsity:.2f} % sparse"
+        print(f"{result.verdict}: {sparse}, {balance.bytes} bytes, {balance.precision}, {result.path}")
         return
     render(result.report, console)
     files = ", ".join(["report.html", *result.report.balance.files])

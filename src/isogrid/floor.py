@@ -35,14 +35,20 @@ class Floor:
         """The metric value that must be reached, given the dense model's.
 
         Raises:
-            FloorError: the baseline itself does not reach it, or points are asked of a metric that is no percentage.
+            FloorError: the baseline itself does not reach it, it lets everything go, or points are asked of a metric
+                that is no percentage.
         """
         limit = self.limit_from(metric, baseline)
         if not metric.at_least(baseline, limit):
             side = "below" if metric.higher_is_better else "above"
             raise FloorError(
-                f"The floor {self.text} is out of reach: the dense baseline's {metric.name} is {baseline:.4g}, {side} it; "
-                "name a floor that the baseline holds."
+                f"The floor {self.text} is out of reach: the dense baseline's {metric.name} is {baseline:.4g}, {side} "
+                "it; name a floor that the baseline holds."
+            )
+        if self.kind != "absolute" and metric.percent and metric.higher_is_better and limit <= 0:
+            raise FloorError(
+                f"The floor {self.text} lets everything go, as the dense baseline's {metric.name} is {baseline:.4g}; "
+                f"{_ACCEPTED}."
             )
         return limit
 

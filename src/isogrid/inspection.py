@@ -137,8 +137,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = save_tensors(folder + "/m.safetensors", {"fc.weight": SparseTensor.from_dense(np.eye(50))})
     ...     found = inspect(folder + "/m.safetensors")
-    >>> found.sparsity, found.nonzeros, found.bytes
-    (0.98, 50, 408)
+    >>> found.sparsity, found.nonzeros, found.parameters
+    (0.98, 50, 2500)
     """
     path = Path(path)
     if path.is_dir():

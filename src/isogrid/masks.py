@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,6 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The module below ``torch.compile``, ``DistributedDataParallel``, ``DataParallel`` and ``AveragedModel``."""
     while True:
         kind = type(model).__name__
-        if kind == "FullyShardedDataParallel":
-            raise UnsupportedError(
-                "FullyShardedDataParallel shards the weights, so that no rank sees a whole mask; "
-                "use DistributedDataParallel or a plain module."
-            )
         inner = getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module) and kind in ("DistributedDataParallel", "DataParallel", "AveragedModel"):
             inner = model.module
@@ -81,7 +76,7 @@ def find_targets(
     with an embedding it counts as an embedding.
 
     Raises ``TargetError`` when an entry matches nothing, names a bias or a norm, or when no target is left, and
-    ``UnsupportedError`` for weights that cannot be seen whole (FSDP, uninitialised lazy modules).
+    ``UnsupportedError`` for weights that are complex or cannot be seen whole (FSDP, uninitialised lazy modules).
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3), nn.LayerNorm(3))
@@ -107,9 +102,15 @@ def find_targets(
     chosen = [c for c in chosen if not any(_matches(entry, c.name) for entry in unwanted)]
     if not chosen:
         raise TargetError(
-            f"No parameter of this {type(unwrap(model)).__name__} can be pruned; "
-            "accepted are weights of two axes or more, of Linear, Conv, recurrent and attention layers or named in targets."
+            f"No parameter of this {type(unwrap(model)).__name__} can be pruned; accepted are weights of two axes or "
+            "more, of Linear, Conv, recurrent and attention layers or named in targets."
         )
+    for target in chosen:
+        if target.parameter.is_complex():
+            raise UnsupportedError(
+                f"{target.name} is {target.parameter.dtype}; only real weights can be pruned, so leave it out with "
+                "ignore=."
+            )
     return chosen
 
 
@@ -117,6 +118,11 @@ def _candidates(model: nn.Module) -> Iterator[tuple[Target, bool]]:
     """Every parameter of two axes or more, each once, with whether it is a target by default."""
     found: dict[int, tuple[Target, bool]] = {}
     for module_name, module in model.named_modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise UnsupportedError(
+                "FullyShardedDataParallel shards the weights, so that no rank sees a whole mask; "
+                "use DistributedDataParallel or a plain module."
+            )
         for own_name, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -125,7 +131,7 @@ def _candidates(model: nn.Module) -> Iterator[tuple[Target, bool]]:
                 raise UnsupportedError(f"{name} is not initialised yet; run one batch through the lazy module first.")
             if type(parameter.data).__name__ == "DTensor":
                 raise UnsupportedError(f"{name} is sharded (DTensor); only whole, unsharded weights can be pruned.")
-            if parameter.dim() < 2 or not parameter.is_floating_point():
+            if parameter.dim() < 2 or not (parameter.is_floating_point() or parameter.is_complex()):
                 continue
             kind, by_default = _kind(module, own_name)
             output_axis = 1 if kind == "conv_transpose" else 0
@@ -182,7 +188,7 @@ def _nothing_matches(option: str, entry: str, names: list[str]) -> str:
     )
 
 
-def apply_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
+def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set to zero what ``masks`` (name to boolean tensor of the parameter's shape, True = active) says is pruned.
 
     For copies of a model that are averaged apart from it (EMA, SWA), whose averaging brings zeros back to life.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,9 +120,9 @@ class Drop:
 def paired_drop(metric: Metric, dense: Outcomes, sparse: Outcomes) -> Drop:
     """The drop from ``dense`` to ``sparse`` on the same samples.
 
-    For right-or-wrong scores the interval is the adjusted Wald interval for paired proportions (Bonett and Price 2012, J.
-    Educ. Behav. Stat. 37(4): one success and one failure added), which stays honest when few or no samples changed; for
-    other scores it is the normal interval of the mean difference.
+    For right-or-wrong scores the interval is the adjusted Wald interval for paired proportions (Bonett and Price 2012,
+    J. Educ. Behav. Stat. 37(4): one success and one failure added), which stays honest when few or no samples changed;
+    for other scores it is the normal interval of the mean difference.
 
     Raises:
         UsageError: the two were measured on different numbers of samples.
@@ -133,7 +133,8 @@ def paired_drop(metric: Metric, dense: Outcomes, sparse: Outcomes) -> Drop:
     """
     if dense.samples != sparse.samples:
         raise UsageError(
-            f"A paired comparison needs the same samples, and the models were measured on {dense.samples} and {sparse.samples}."
+            f"A paired comparison needs the same samples, and the models were measured on {dense.samples} and "
+            f"{sparse.samples}."
         )
     difference = dense.scores - sparse.scores
     if not metric.higher_is_better:
@@ -159,15 +160,17 @@ def to_outcomes(measured: Any) -> Outcomes | float:
     """
     if isinstance(measured, Outcomes):
         return measured
-    if hasattr(measured, "detach"):
-        measured = measured.detach().cpu().numpy()
-    if isinstance(measured, Sequence | np.ndarray) and not isinstance(measured, str):
-        array = np.asarray(measured)
-        if array.ndim > 0 and array.dtype.kind in "biuf":
+    try:
+        # A tensor's own conversion, as numpy has no bfloat16.
+        array = np.asarray(measured.detach().cpu().double() if hasattr(measured, "detach") else measured)
+    except (TypeError, ValueError):
+        array = np.asarray(None)  # ragged, or of no type that numpy knows
+    if array.dtype.kind in "biuf":
+        if array.ndim > 0:
             return Outcomes(array.astype(np.float64))
-        measured = array.item() if array.ndim == 0 else measured
-    if isinstance(measured, float | int | np.floating | np.integer) and math.isfinite(float(measured)):
-        return float(measured)
+        if math.isfinite(float(array)):
+            return float(array)
     raise UsageError(
-        f"evaluate returned {measured!r}; accepted are a finite number, per-sample scores, or isogrid.Outcomes."
+        f"evaluate returned {reprlib.repr(measured)}; accepted are a finite number, per-sample scores, or "
+        "isogrid.Outcomes."
     )

@@ -9,14 +9,3 @@ A suite is a class.  Inherit it, name the member, and pytest runs everything tha
 
 A member that no parser knows by name sets ``parse = None``.
 """
-
-import pytest
-
-# Before the suites are imported: plain asserts then explain themselves as they do in test files.
-pytest.register_assert_rewrite(
-    "conformance.allocation",
-    "conformance.patterns",
-    "conformance.schedules",
-    "conformance.scores",
-    "conformance.values",
-)

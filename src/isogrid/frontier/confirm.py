@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from isogrid.floor import Floor
 from isogrid.metrics import Drop, Metric, Outcomes, paired_drop
-from isogrid.report.data import Verdict
+from isogrid.report.data import State, Verdict
 
 
 def confirm(metric: Metric, floor: Floor, dense: Outcomes | float | None, sparse: Outcomes | float | None) -> Verdict:
     """Whether the floor is held on the test split.
 
     ``held`` when the whole 95 % interval of the drop is allowed, ``broken`` when none of it is, ``unresolved`` when the
-    split is too small to tell.  Without per-sample scores there is no interval and the drop itself decides; without a
-    test split the verdict is ``untested``.
+    split is too small to tell.  Without the scores of at least two samples there is no interval, and the drop itself
+    decides; without a test split the verdict is ``untested``.
     """
     if dense is None or sparse is None:
         return Verdict(state="untested", drop=0.0, low=0.0, high=0.0, allowed=0.0, samples=0)
     baseline = dense.value if isinstance(dense, Outcomes) else dense
     allowed = metric.worse_by(baseline, floor.limit_from(metric, baseline))
-    if isinstance(dense, Outcomes) and isinstance(sparse, Outcomes):
+    if isinstance(dense, Outcomes) and isinstance(sparse, Outcomes) and dense.samples > 1:
         drop = paired_drop(metric, dense, sparse)
     else:
         reached = sparse.value if isinstance(sparse, Outcomes) else sparse
         worse = metric.worse_by(baseline, reached)
         drop = Drop(worse, worse, worse, 0)
+    state: State = "unresolved"
     if drop.high <= allowed:
         state = "held"
     elif drop.low > allowed:
         state = "broken"
-    else:
-        state = "unresolved"
     return Verdict(
-        state=state,  # type: ignore[arg-type]
-        drop=drop.value, low=drop.low, high=drop.high, allowed=allowed, samples=drop.samples,
+        state=state, drop=drop.value, low=drop.low, high=drop.high, allowed=allowed, samples=drop.samples
     )  # fmt: skip

@@ -42,9 +42,6 @@ class Listener:
     def rung_measured(self, sparsity: float, metric: float, holds: bool) -> None:
         """A rung is trained and measured; `metric` is the best of its precisions."""
 
-    def said(self, text: str) -> None:
-        """Something that a user should read."""
-
     def closed(self) -> None:
         """The job is over, well or not."""
 
@@ -74,10 +71,6 @@ class Listeners(Listener):
     def rung_measured(self, sparsity: float, metric: float, holds: bool) -> None:
         for listener in self._listeners:
             listener.rung_measured(sparsity, metric, holds)
-
-    def said(self, text: str) -> None:
-        for listener in self._listeners:
-            listener.said(text)
 
     def closed(self) -> None:
         for listener in self._listeners:

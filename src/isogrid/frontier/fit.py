@@ -23,7 +23,8 @@ class Fit:
         reached: whether the threshold was reached (with the sparsifier's schedule finished, where there is one).
         steps: optimiser steps taken.
         metric: the last measured value.
-        history: ``(step, metric, sparsity)`` of every measurement; the sparsity is of the targets, 0 without a sparsifier.
+        history: ``(step, metric, sparsity)`` of every measurement; the sparsity is of the targets, 0 without a
+            sparsifier.
     """
 
     reached: bool
@@ -65,7 +66,7 @@ def fit(
         on_step: called after each step with the number of steps taken.
 
     Raises:
-        UsageError: a limit below 1.
+        UsageError: a limit or an interval below 1, or a threshold that is not finite.
         DataError: a pass gives no batch.
         TrainingError: the loss is not finite.
 
@@ -78,8 +79,11 @@ def fit(
     ...     max_steps=200, until=0.95).reached
     True
     """
-    if max_steps < 1:
-        raise UsageError(f"fit() got max_steps={max_steps!r}; accepted is a whole number >= 1.")
+    for name, number in (("max_steps", max_steps), ("evaluate_every", 1 if evaluate_every is None else evaluate_every)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise UsageError(f"fit() got {name}={number!r}; accepted is a whole number >= 1.")
+    if until is not None and not math.isfinite(until):
+        raise UsageError(f"fit() got until={until!r}; accepted is a finite number, or None to train to the limit.")
     loss = loss or _cross_entropy
     history: list[tuple[int, float, float]] = []
     step = 0
@@ -100,11 +104,12 @@ def fit(
             value = loss(model, batch)
             if not math.isfinite(float(value.detach())):
                 raise TrainingError(
-                    f"The loss became {float(value.detach())} at step {step}; lower the learning rate or check the data."
+                    f"The loss became {float(value.detach())} at step {step}; lower the learning rate or check the "
+                    "data."
                 )
             if sparsifier is not None:
                 value = value + sparsifier.penalty()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             optimizer.step()
             optimizer.zero_grad()
             step += 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
-import datetime
+import datetime as dt
 import hashlib
 import importlib.metadata
-import platform
+import importlib.util
+import json
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid import floor as floors
-from isogrid.errors import UsageError
+from isogrid.errors import MissingDependencyError, UsageError
 from isogrid.floor import Floor
 from isogrid.formats.model import load
 from isogrid.frontier.climb import Search, SearchPlan
@@ -29,11 +32,15 @@ from isogrid.frontier.points import check_minimize
 from isogrid.frontier.rundir import RunDirectory
 from isogrid.frontier.training import Trainer
 from isogrid.frontier.writing import Writer
+from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric
-from isogrid.names import unknown_name
+from isogrid.names import canonical
 from isogrid.report.data import ReportData
-from isogrid.sparsify import Gradual, Method, methods, parse_method
+from isogrid.sparsify import Method, SparseLayer, SparseState, parse_method
+from isogrid.sparsify.selecting import Selecting
+from isogrid.sparsify.selection import check_pattern
 from isogrid.tasks import Recipe, Task, load_task
+from isogrid.versions import versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,18 +124,23 @@ def optimize(
         model, train=train, evaluate=evaluate, test=test, example=example, loss=loss, forward=forward, metric=metric,
         recipe=recipe, pretrained=pretrained, targets=targets, ignore=ignore,
     )  # fmt: skip
-    chosen_recipe = task.recipe if recipe is None else recipe
     chosen_method = _method(method)
+    chosen_recipe = _recipe(task.recipe if recipe is None else recipe, chosen_method)
     objective = check_minimize(minimize)
+    _check_numbers(seed, until)
     plan = SearchPlan(chosen_method, _floor(max_drop, floor), match_dense=match_dense, until=until)
     run = RunDirectory(out)
-    with _own_random_numbers():
+    with _own_random_numbers(task):
         trainer = Trainer(task, chosen_recipe, run, seed, listener)
         fresh = trainer.new_model()
         config = {
             "isogrid": importlib.metadata.version("isogrid"),
             "task": task.name,
+            "metric": dataclasses.asdict(task.metric),
             "model": _digest(fresh),
+            "pretrained": task.pretrained,
+            "targets": task.targets,
+            "ignore": task.ignore,
             "method": repr(chosen_method),
             "floor": plan.floor.text,
             "floor_kind": plan.floor.kind,
@@ -138,26 +150,29 @@ def optimize(
             "until": until,
             "seed": seed,
         }
-        existed = run.open(config, force=force)
-        if existed and run.finished:
-            report = ReportData.from_json((run.path / "report.json").read_bytes())
-            return OptimizeResult(run.path, report, load(run.path / "model.safetensors", into=fresh).eval(), True)
-        started = time.monotonic()
-        search = Search(trainer, plan, listener)
-        found = search.baseline()
-        writer = Writer(run, task, trainer, search, plan.floor, objective)
-        writer.write_frontier(found)
-        search.climb(found, measured=lambda: writer.write_frontier(found))
-        about = {
-            "title": f"{task.name}: the balance point",
-            "task": task.summary,
-            "command": command or f"isogrid.optimize({task.name!r}, ...)",
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "seed": seed,
-            "versions": versions(),
-        }
-        report, finished = writer.finish(found, about, started)
-    return OptimizeResult(run.path, report, finished, False)
+        if force or not run.finished:
+            # Before anything is removed or trained: what would fail at the end of a long run fails now.
+            _check_job(task, fresh, plan)
+        with run.opened(config, force=force) as finished:
+            if finished:
+                report = ReportData.from_json(json.dumps(run.read_json("report.json")))
+                return OptimizeResult(run.path, report, load(run.path / "model.safetensors", into=fresh).eval(), True)
+            started = time.monotonic()
+            search = Search(trainer, plan, listener)
+            found = search.baseline()
+            writer = Writer(run, task, trainer, search, plan.floor, objective)
+            writer.write_frontier(found)
+            search.climb(found, measured=lambda: writer.write_frontier(found))
+            about = {
+                "title": f"{task.name}: the balance point",
+                "task": task.summary,
+                "command": command or f"isogrid.optimize({task.name!r}, ...)",
+                "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+                "seed": seed,
+                "versions": versions(),
+            }
+            report, balanced = writer.finish(found, about, started)
+    return OptimizeResult(run.path, report, balanced, False)
 
 
 def _task(model: nn.Module | Task | str, **loop: Any) -> Task:
@@ -187,9 +202,51 @@ def _method(method: Method | str) -> Method:
         return method
     if not isinstance(method, str):
         raise UsageError(f"optimize() got method={method!r}; accepted is a Method or a method's name.")
-    if method not in methods():
-        raise unknown_name("method", method, methods())
-    return parse_method(method, sparsity=0.5)
+    return parse_method(canonical(method), sparsity=0.5)
+
+
+def _recipe(recipe: Recipe, method: Method) -> Recipe:
+    """The recipe with a ladder that the method can climb: a pattern such as 2:4 ends at the sparsity it implies."""
+    most = method.target_pattern.implied_sparsity if isinstance(method, Selecting) else None
+    if most is None:
+        return recipe
+    return dataclasses.replace(recipe, ladder=[*(rung for rung in recipe.ladder if rung < most), most])
+
+
+def _check_numbers(seed: int, until: float | None) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"optimize() got seed={seed!r}; accepted is a whole number >= 0.")
+    if until is not None and not (isinstance(until, float | int) and math.isfinite(until)):
+        raise UsageError(f"optimize() got until={until!r}; accepted is a finite number, or None.")
+
+
+def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan) -> None:
+    """Whatever can be known before the training: libraries, floor, targets, pattern, example.
+
+    Raises:
+        MissingDependencyError, FloorError, TargetError, PatternError, UsageError: what does not fit.
+    """
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(library) is None:
+            raise MissingDependencyError(
+                f"optimize() writes an ONNX file at its end, which needs {library}; install it with: pip install "
+                "'isogrid[onnx]'."
+            )
+    plan.floor.limit_from(task.metric, 1.0)
+    plan.method.at(0.5)
+    targets = find_targets(fresh, task.targets, task.ignore)
+    if isinstance(plan.method, Selecting):
+        layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in targets]
+        check_pattern(SparseState(layers, total_steps=1, seed=0), plan.method.target_pattern)
+    example = task.example()
+    try:
+        with torch.no_grad():
+            copy.deepcopy(fresh).eval()(*example)
+    except Exception as problem:
+        shapes = ", ".join(str(tuple(part.shape)) if isinstance(part, Tensor) else repr(part) for part in example)
+        raise UsageError(
+            f"The model does not take its example inputs, {shapes}: {type(problem).__name__}: {problem}"
+        ) from problem
 
 
 def _floor(drop: str | float | None, absolute: str | float | None) -> Floor:
@@ -208,21 +265,15 @@ def _digest(model: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def _own_random_numbers() -> Iterator[None]:
+def _own_random_numbers(task: Task) -> Iterator[None]:
     """The job seeds every generator; the caller's go on afterwards as if nothing had happened."""
-    python, numpy_state = random.getstate(), np.random.get_state()
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is meant
+    held = [(one, one.get_state()) for one in (task.generators() if isinstance(task, LoopTask) else ())]
     with torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numpy_state)
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on, of what is installed."""
-    found = {"python": platform.python_version()}
-    for package in ("isogrid", "torch", "numpy", "onnx", "onnxscript", "onnxruntime"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            for generator, state in held:
+                generator.set_state(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ class LoopTask(Task):
 
     Args:
         model: its weights now are where dense training starts, or the dense baseline itself if `pretrained`.
-        train: an iterable of batches that starts anew at each pass, usually a ``DataLoader``.
+        train: an iterable of batches that starts anew at each pass, usually a ``DataLoader``.  What it draws at random
+            must come from the global generators or from a generator of the loader or its sampler: all these are seeded
+            before each pass, so that a run can be repeated and resumed bit by bit.
         evaluate: ``evaluate(model)`` measures the validation split.
         test: the same for a split that chooses nothing; without it nothing can be confirmed.
         example: inputs for export, a tensor or a tuple of tensors, batch first.
@@ -49,10 +51,9 @@ class LoopTask(Task):
         ignore: Sequence[str] | None = None,
         name: str = "model",
     ) -> None:
-        if iter(train) is train:
-            raise UsageError(
-                "train is an iterator, which ends after one pass; accepted is an iterable such as a DataLoader."
-            )
+        if isinstance(train, Iterator) or not isinstance(train, Iterable):
+            kind = "an iterator, which ends after one pass" if isinstance(train, Iterator) else type(train).__name__
+            raise UsageError(f"train is {kind}; accepted is an iterable that starts anew, such as a DataLoader.")
         self._model = copy.deepcopy(model)
         self._train, self._evaluate, self._test = train, evaluate, test
         self._loss, self._forward = loss, forward
@@ -69,10 +70,16 @@ class LoopTask(Task):
     def model(self) -> nn.Module:
         return copy.deepcopy(self._model)
 
+    def generators(self) -> list[torch.Generator]:
+        """The generators of their own that the loader and its samplers draw from."""
+        sampler = getattr(self._train, "sampler", None)
+        inner = getattr(getattr(self._train, "batch_sampler", None), "sampler", None)
+        held = [getattr(holder, "generator", None) for holder in (self._train, sampler, inner)]
+        return list({id(found): found for found in held if isinstance(found, torch.Generator)}.values())
+
     def batches(self) -> Iterable[Any]:
-        generator = getattr(self._train, "generator", None)
-        if isinstance(generator, torch.Generator):
-            # A loader with a generator of its own would go on from where it was, which a resumed run does not know.
+        for generator in self.generators():
+            # It would go on from where it was, which a resumed run does not know.
             generator.manual_seed(int(torch.randint(2**31, (1,))))
         return self._train
 
@@ -82,16 +89,14 @@ class LoopTask(Task):
     def loss(self, answer: Tensor, batch: Any) -> Tensor:
         return super().loss(answer, batch) if self._loss is None else self._loss(answer, batch)
 
-    @property
-    def has_test_split(self) -> bool:
-        return self._test is not None
+    def has(self, split: Split) -> bool:
+        return split == "validation" or (split == "test" and self._test is not None)
 
     def evaluate(self, model: nn.Module, split: Split) -> Outcomes | float:
-        if split == "validation":
-            return to_outcomes(self._evaluate(model))
-        if split == "test" and self._test is not None:
-            return to_outcomes(self._test(model))
-        raise NotImplementedError
+        measure = self._test if split == "test" else self._evaluate
+        if measure is None or not self.has(split):
+            raise UsageError(f"The {split} split was asked for, and no function measures it.")
+        return to_outcomes(measure(model))
 
     def example(self) -> tuple[Tensor, ...]:
         return self._example

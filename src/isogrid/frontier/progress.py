@@ -8,18 +8,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from isogrid.frontier.events import EpochEnd, Listener
 from isogrid.metrics import Metric
 
+_TEXT_WIDTH = 56
+"""What a line needs beside its bar."""
+
 
 class TerminalProgress(Listener):
     """Two bars, the phase and the whole job (at most), and a line for every rung that is measured."""
 
     def __init__(self, console: Console, metric: Metric) -> None:
-        self._console = console
         self._metric = metric
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=max(4, min(24, console.width - _TEXT_WIDTH))),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -52,19 +54,16 @@ class TerminalProgress(Listener):
 
     def epoch_ended(self, event: EpochEnd) -> None:
         if self._phase is not None:
-            note = f"{self._written(event.metric)}, {100 * event.sparsity:.1f} % sparse, loss {event.loss:.3f}"
+            note = f"{self._written(event.metric)}, {100 * event.sparsity:.1f} % sparse"
             self._progress.update(self._phase, note=note)
 
     def rung_measured(self, sparsity: float, metric: float, holds: bool) -> None:
-        if self._console.is_terminal:
+        if not self._progress.disable:
             verdict = "[green]holds[/green]" if holds else "[red]breaks[/red]"
             self._progress.console.print(
                 f"  {100 * sparsity:6.2f} % sparse: {self._metric.name} {self._written(metric)} {verdict} the floor",
                 highlight=False,
             )
-
-    def said(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
 
     def closed(self) -> None:
         self._progress.stop()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from isogrid.errors import RunError
 from isogrid.formats.files import write_atomically
 
 _CHECKPOINT_MAGIC = b"isogrid checkpoint 1\n"
+_CONFIG, _RESULT, _LOCK = "config.json", "result.json", ".lock"
 _FILES = (
-    "config.json", "frontier.json", "frontier.csv", "result.json", "report.json", "report.html", "model.onnx",
-    "model.safetensors", "dense.safetensors",
+    _RESULT, "frontier.json", "frontier.csv", "report.json", "report.html", "model.onnx", "model.safetensors",
+    "dense.safetensors",
 )  # fmt: skip
 
 
@@ -39,52 +42,115 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end: the result is the last file that is written."""
-        return (self.path / "result.json").is_file()
+        return (self.path / _RESULT).is_file()
 
-    def open(self, config: Mapping[str, Any], *, force: bool = False) -> bool:
-        """Make the folder ready for the run described by `config`.
+    @contextlib.contextmanager
+    def opened(self, config: Mapping[str, Any], *, force: bool = False) -> Iterator[bool]:
+        """The folder ready for the run described by `config`, and for nobody else meanwhile.
 
-        Returns True when a run with the same configuration is there already, to be resumed or read.
+        Gives True when the same run is there and finished: then nothing is touched.  Otherwise what is there of it is
+        kept, so that the run goes on, unless `force` is set: then it is removed, whatever run it is.
 
         Raises:
-            RunError: the folder holds another run and `force` is not set, or holds other files, or cannot be written.
+            RunError: the folder holds another run and `force` is not set, holds files that are no run's, is in use by
+                another process, or cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if force:
-                self._clear()
-            self.checkpoints.mkdir(exist_ok=True)
-        except OSError as problem:
-            raise RunError(
-                f"The run directory {self.path} cannot be made ready ({problem.strerror}); name one that can be written."
-            ) from problem
-        before = self.read_json("config.json", missing_ok=True)
+        if not force and self._holds(config) and self.finished:
+            with contextlib.suppress(OSError):  # a reader may lack the right
+                self._sweep()
+                (self.path / _LOCK).unlink(missing_ok=True)
+            yield True
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(self._alone())
+                # What stays when a run is cleared was put there by its owner, and does not make it another's folder.
+                same = not (force and self._clear()) and self._holds(config)
+                self.checkpoints.mkdir(exist_ok=True)
+                self._sweep()
+            except OSError as problem:
+                raise RunError(
+                    f"The run directory {self.path} cannot be written ({problem.strerror}); name one that can."
+                ) from problem
+            if not same:
+                self.write_json(_CONFIG, config)
+            yield False
+
+    def _holds(self, config: Mapping[str, Any]) -> bool:
+        """Whether the folder holds the run of that configuration; False where it holds none.
+
+        Raises:
+            RunError: it holds another run, or files that are no run's.
+        """
+        before = self.read_json(_CONFIG, missing_ok=True)
         if before is None:
-            strange = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ("checkpoints", *_FILES))
-            if strange and not all(name.endswith(".part") for name in strange):
-                raise RunError(
-                    f"{self.path} holds other files ({strange[0]}); name a new folder, or an empty one, for the run."
-                )
-            self.write_json("config.json", config)
+            self._refuse_strangers()
             return False
-        wanted = json.loads(json.dumps(config))
-        for key in sorted({*before, *wanted}):
-            if before.get(key) != wanted.get(key):
+        if not _is_config(before):
+            raise self._strange(_CONFIG)
+        was, now = _flat(before), _flat(json.loads(json.dumps(config)))
+        for key in [*now, *was]:
+            if was.get(key) != now.get(key):
                 raise RunError(
-                    f"{self.path} holds a run with {key} = {before.get(key)!r}, and this one has {wanted.get(key)!r}; name "
+                    f"{self.path} holds a run with {key} = {was.get(key)!r}, and this one has {now.get(key)!r}; name "
                     "another folder, or pass --force to overwrite that run."
                 )
         return True
 
-    def _clear(self) -> None:
-        """Remove a run's own files and nothing else."""
+    def _refuse_strangers(self) -> None:
+        """A start that was killed before it wrote its configuration leaves nothing but these; the rest is not ours."""
+        if not self.path.is_dir():
+            return
+        for entry in sorted(self.path.iterdir()):
+            begun = entry.name in (_LOCK, self.checkpoints.name) or entry.match(f".{_CONFIG}.*.part")
+            if not begun or (entry == self.checkpoints and any(entry.glob("*.ckpt"))):
+                raise self._strange(entry.name)
+
+    def _strange(self, name: str) -> RunError:
+        return RunError(f"{self.path} holds files that are no run's ({name}); name a new or an empty folder.")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes out.  The system lets go of the lock when this process ends, however it ends."""
+        path = self.path / _LOCK
+        with path.open("ab") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    f"{self.path} is in use by another process; wait until it ends, or name another folder."
+                ) from None
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _clear(self) -> bool:
+        """Remove a run's own files and nothing else; the configuration last, so that the rest is known for a run's.
+
+        Returns whether there was a run.
+        """
+        try:
+            before = self.read_json(_CONFIG, missing_ok=True)
+        except RunError:
+            before = None  # damaged, and so no longer anything that could be lost
+        else:
+            if before is None:
+                return False
+            if not _is_config(before):
+                raise self._strange(_CONFIG)
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
-        if (self.path / "tensorboard").is_dir():
-            shutil.rmtree(self.path / "tensorboard")
-        if self.checkpoints.is_dir():
-            shutil.rmtree(self.checkpoints)
-        for left in self.path.glob(".*.part"):
+        for folder in (self.path / "tensorboard", self.checkpoints):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        (self.path / _CONFIG).unlink(missing_ok=True)
+        return True
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left: its half-written files."""
+        for left in (*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")):
             left.unlink(missing_ok=True)
 
     def read_json(self, name: str, *, missing_ok: bool = False) -> Any:
@@ -94,14 +160,16 @@ class RunDirectory:
             RunError: the file is missing or damaged.
         """
         path = self.path / name
-        if missing_ok and not path.exists():
-            return None
         try:
             return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            if missing_ok:
+                return None
             raise RunError(f"{self.path} is no finished run: {name} is missing.") from None
-        except (OSError, ValueError) as problem:
-            raise RunError(f"{path} is damaged ({problem}); remove it, or run again with --force.") from None
+        except OSError as problem:
+            raise RunError(f"{path} cannot be read ({problem.strerror}).") from None
+        except (ValueError, RecursionError):
+            raise RunError(f"{path} is damaged: it is no JSON; run again with --force.") from None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, readable, with a stable order."""
@@ -130,8 +198,8 @@ class RunDirectory:
         except OSError as problem:
             raise RunError(f"The checkpoint {path} cannot be read ({problem.strerror}).") from problem
         start = len(_CHECKPOINT_MAGIC)
-        digest, payload = raw[start : start + 64], raw[start + 65 :]
-        if raw[:start] != _CHECKPOINT_MAGIC or hashlib.sha256(payload).hexdigest().encode() != digest:
+        digest, payload = raw[start : start + 65], raw[start + 65 :]
+        if raw[:start] != _CHECKPOINT_MAGIC or hashlib.sha256(payload).hexdigest().encode() + b"\n" != digest:
             raise RunError(
                 f"The checkpoint {path} is damaged; remove that file to redo its phase, or run again with --force."
             )
@@ -141,3 +209,19 @@ class RunDirectory:
     def drop_checkpoint(self, name: str) -> None:
         """Remove a checkpoint that a finished phase has made useless."""
         (self.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
+
+
+def _is_config(value: Any) -> bool:
+    """Whether a ``config.json`` is a run's; many other programs call a file so."""
+    return isinstance(value, dict) and "isogrid" in value
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The configuration with its nested values under dotted names, so that a difference is named where it is."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

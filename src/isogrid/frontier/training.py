@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +73,7 @@ class Trainer:
         model = self.task.model()
         if not isinstance(model, nn.Module):
             raise UsageError(f"The task's model() returned {type(model).__name__}; accepted is a torch.nn.Module.")
+        check_finite(model, "at the start")
         return model
 
     def model_of(self, trained: Trained) -> nn.Module:
@@ -104,11 +104,12 @@ class Trainer:
         """Run a phase, or what is left of it.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss or a weight is not finite.
             DataError: a pass gives no batch.
         """
         done = self._run.load_checkpoint(phase.name)
         if done is not None:
+            self._run.drop_checkpoint(f"{phase.name}.partial")
             self.history.extend(done["history"])
             self._listener.phase_started(phase.title, phase.epochs, phase.epochs)
             return Trained(done["model"], done["masks"], done["metric"], done["steps"])
@@ -192,6 +193,7 @@ class _PhaseRun:
                 f"{self.trainer.steps_per_epoch} are expected of every pass; batches() must start anew at each call."
             )
         self.epoch += 1
+        check_finite(self.model, f"after {self.phase.title}, epoch {self.epoch}")
         measured = self.trainer.measure(self.model, "validation")
         self.metric = measured.value if isinstance(measured, Outcomes) else measured
         if self.sparsifier is not None:
@@ -233,12 +235,12 @@ class _PhaseRun:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
-                f"The loss became {value} in {self.phase.title}, epoch {self.epoch + 1}, step {self.step}; lower the learning "
-                "rate or check the data, then start again: finished phases are kept."
+                f"The loss became {value} in {self.phase.title}, epoch {self.epoch + 1}, step {self.step}; lower the "
+                "learning rate or check the data, and start again."
             )
         if self.sparsifier is not None:
             loss = loss + self.sparsifier.penalty()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -286,17 +288,29 @@ def rate_at(step: int, total: int) -> float:
 
 
 def distillation_loss(answer: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(softmax(wanted / T) || softmax(answer / T))``, mean over the batch (Hinton et al. 2015,
-    arXiv:1503.02531, section 2)."""
+    """``T^2 KL(softmax(wanted / T) || softmax(answer / T))``, mean over the batch.
+
+    Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2.
+    """
     student = nn.functional.log_softmax(answer.flatten(0, -2) / temperature, dim=-1)
     teacher = nn.functional.log_softmax(wanted.flatten(0, -2) / temperature, dim=-1)
     divergence = nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return temperature**2 * divergence
 
 
+def check_finite(model: nn.Module, when: str) -> None:
+    """Raise ``TrainingError`` if a number of the model is NaN or infinite: nothing that follows could be trusted."""
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise TrainingError(
+                f"The numbers of {name} are not finite {when}; lower the learning rate, or check the data and the "
+                "model."
+            )
+
+
 def seed_everything(seed: int, purpose: str, index: int) -> None:
     """Seed Python's, numpy's and torch's generators from a name, so that any pass can be repeated on its own."""
     derived = zlib.crc32(f"{seed}/{purpose}/{index}".encode())
     random.seed(derived)
-    np.random.seed(derived)
+    np.random.seed(derived)  # noqa: NPY002 - the generator that a task's own code may draw from
     torch.manual_seed(derived)

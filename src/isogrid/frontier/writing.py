@@ -18,7 +18,6 @@ from isogrid.formats.model import save
 from isogrid.frontier import findings
 from isogrid.frontier.climb import Found, Search
 from isogrid.frontier.confirm import confirm
-from isogrid.frontier.loop_task import LoopTask
 from isogrid.frontier.points import FrontierPoint, Minimize, balance_point, to_csv, to_json, unbeaten
 from isogrid.frontier.rundir import RunDirectory
 from isogrid.frontier.training import Trainer
@@ -96,17 +95,15 @@ class Writer:
         for name in ("sparsity", "sparsity_of_model", "nonzeros", "bytes"):
             if getattr(counted, name) != getattr(chosen, name):
                 raise FormatError(
-                    f"{path} holds {name} = {getattr(counted, name)}, and {getattr(chosen, name)} was measured in memory; "
-                    "the file is not trusted."
+                    f"{path} holds {name} = {getattr(counted, name)}, and {getattr(chosen, name)} was measured in "
+                    "memory; the file is not trusted."
                 )
 
     # -- the report's parts ------------------------------------------------------------------------------------------
 
     def _measure(self, model: nn.Module, split: Split) -> Outcomes | float | None:
-        """The metric on a split, None where a task made of a loop has no such split."""
-        if isinstance(self._task, LoopTask) and not (split == "test" and self._task.has_test_split):
-            return None
-        return self._trainer.measure(model, split)
+        """The metric on a split, None where the task has no such split."""
+        return self._trainer.measure(model, split) if self._task.has(split) else None
 
     def _summary(
         self, point: FrontierPoint, model: nn.Module, on_test: Outcomes | float | None, files: Mapping[str, int]
@@ -119,7 +116,7 @@ class Writer:
             sparsity_of_model=point.sparsity_of_model,
             nonzeros=point.nonzeros,
             parameters=sum(p.numel() for p in model.parameters()),
-            bytes=point.bytes,
+            bytes=min(files.values()),
             precision=point.precision,  # type: ignore[arg-type]
             files=dict(files),
         )

@@ -14,16 +14,17 @@ from isogrid.penalties import L1, Penalty
 from isogrid.schedules import Cubic, Schedule
 from isogrid.scores import Magnitude
 from isogrid.sparsify.method import register_method, update_interval
+from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import score_layer
 from isogrid.sparsify.state import SparseState
-from isogrid.sparsify.step_size import check_step_size, step_size
+from isogrid.sparsify.step_size import StepSizes
 
 _LEAST, _MOST = 1e-12, 1e6
 """Bounds of what multiplies the penalty: the loop searches between them and never leaves floating point."""
 
 
-@register_method("aware")
+@register_method("aware", penalty=L1())
 @dataclass(frozen=True)
 class Aware(Selecting):
     """Sparsity-aware training (also called sparse perceptive, 稀疏感知): sense the sparsity reached, and adjust.
@@ -85,8 +86,7 @@ class Aware(Selecting):
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)
-        if state.optimizer is not None:
-            check_step_size(state.optimizer)
+        Pull(self.penalty, proximal=True).check(state)
         state.numbers.update(clock=0.0, factor=1.0, broken=False, threshold=0.0, sensed=state.sparsity)
 
     def observe(self, state: SparseState, metric: float) -> None:
@@ -143,7 +143,8 @@ class Aware(Selecting):
             return
         setpoint = self.setpoint(state)
         most = (setpoint + 0.05 * (1 - setpoint)) * state.size
-        steps = [step_size(optimizer, layer.target.parameter) for layer in state.layers]
+        sizes = StepSizes(optimizer)
+        steps = [sizes.of(layer.target.parameter) for layer in state.layers]
         already = sum(_zeros(layer.weight) for layer in state.layers)
         while state.numbers["factor"] >= _LEAST:
             shrunk = []

@@ -6,11 +6,11 @@ import weakref
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from isogrid.errors import SparsifierError
-from isogrid.sparsify.state import SparseLayer, mask_gradient_
+from isogrid.errors import SparsifierError, UnsupportedError
+from isogrid.sparsify.ranks import Ranks
+from isogrid.sparsify.state import SparseLayer
 
 
 class GradientGate:
@@ -21,54 +21,88 @@ class GradientGate:
     delivered.
     """
 
-    def __init__(self, layer: SparseLayer, scaler: Any, group: dist.ProcessGroup | None) -> None:
+    def __init__(self, layer: SparseLayer, scaler: Any, ranks: Ranks) -> None:
         self._layer = layer
         self._scaler = scaler
-        self._group = group
+        self._ranks = ranks
+        self._handle: Any = None
         self._keeps_dense = False
         self._dense: Tensor | None = None
         self._last: weakref.ref[Tensor] | None = None
+        self._version = 0
 
-    def register(self) -> list[Any]:
-        """Put the hook on the parameter.  A frozen parameter has no gradient and needs none.
+    def register(self) -> None:
+        """Put the hook on the parameter, unless it is there or the parameter is frozen: then there is no gradient.
 
         Raises:
             SparsifierError: another sparsifier is attached to the parameter.
         """
         parameter = self._layer.target.parameter
-        if not parameter.requires_grad:
-            return []
+        if self._handle is not None or not parameter.requires_grad:
+            return
         for hook in (parameter._post_accumulate_grad_hooks or {}).values():
             if isinstance(getattr(hook, "__self__", None), GradientGate):
                 raise SparsifierError(
-                    f"Another sparsifier is attached to {self._layer.name}; finalize() or detach() it before a second one."
+                    f"Another sparsifier is attached to {self._layer.name}; finalize() or detach() it before a second "
+                    "one."
                 )
-        return [parameter.register_post_accumulate_grad_hook(self._accumulated)]
+        self._handle = parameter.register_post_accumulate_grad_hook(self._accumulated)
+        if parameter.grad is not None:
+            # What was accumulated before the hook was there.
+            self._mask_(parameter.grad)
+
+    def close(self) -> None:
+        """Take the hook off."""
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = None
 
     def open(self, *, dense: bool) -> None:
         """Get ready for the step that comes next."""
         self._keeps_dense, self._dense, self._last = dense, None, None
 
+    @property
+    def dropped(self) -> bool:
+        """Whether the loop has dropped the gradient that came last, as it does where a scaler skips the step.
+
+        Then another gradient object is there or none, or the object was written to and holds nothing but zeros
+        (``zero_grad(set_to_none=False)``).
+        """
+        gradient = self._layer.target.parameter.grad
+        if self._last is None or gradient is None or self._last() is not gradient:
+            return True
+        return gradient._version != self._version and not bool(gradient.any())
+
     def _accumulated(self, parameter: Tensor) -> None:
         gradient = parameter.grad
         if gradient is None:
             return
-        if self._keeps_dense and not gradient.is_sparse:
+        if gradient.is_sparse:
+            raise UnsupportedError(
+                f"The gradient of {self._layer.name} is sparse; only dense gradients can be masked, so build the "
+                "embedding with sparse=False, or leave it out with ignore=."
+            )
+        if self._keeps_dense:
             self._keep(gradient)
-        mask_gradient_(parameter, self._layer.pruned)
+        self._mask_(gradient)
 
     def _keep(self, gradient: Tensor) -> None:
         """Accumulate the gradient before it is masked.
 
         At pruned places ``gradient`` holds this batch's alone (what came before was masked), at active ones the sum.
-        A gradient object that is not the last one means that the loop dropped what it had (``zero_grad`` without a
-        step, as after a skipped one).
+        Another object than the last, or one that was written to in between, means that the loop dropped what it had
+        (``zero_grad`` without a step, as after a skipped one).
         """
-        same = self._last is not None and self._last() is gradient
+        same = self._last is not None and self._last() is gradient and gradient._version == self._version + 1
         kept = gradient.detach().clone()
         if same and self._dense is not None:
             kept += self._dense.masked_fill(self._layer.mask, 0)
-        self._dense, self._last = kept, weakref.ref(gradient)
+        self._dense = kept
+
+    def _mask_(self, gradient: Tensor) -> None:
+        """Zeros where weights are pruned (a product with the mask would keep NaN and infinity)."""
+        gradient.masked_fill_(self._layer.pruned, 0)
+        self._last, self._version = weakref.ref(gradient), gradient._version
 
     def deliver(self, *, dense: bool, scale: float) -> None:
         """Set ``layer.gradient`` for the method: reduced over ranks and unscaled."""
@@ -77,13 +111,11 @@ class GradientGate:
             self._layer.gradient = None
             return
         gradient = gradient.detach() if scale == 1.0 else gradient.detach() / scale
-        if not dense or self._dense is None:
+        if not dense or (self._dense is None and self._ranks.alone):
             self._layer.gradient = gradient
             return
-        hidden = self._dense
-        if self._group is not None and dist.get_world_size(self._group) > 1:
-            dist.all_reduce(hidden, group=self._group)
-            hidden /= dist.get_world_size(self._group)
+        # A rank whose batch did not reach the parameter has nothing to add, but takes part in the mean.
+        hidden = self._ranks.mean_(torch.zeros_like(gradient) if self._dense is None else self._dense)
         if self._scaler is not None and self._scaler.is_enabled():
             hidden = hidden / self._scaler.get_scale()
         elif scale != 1.0:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from isogrid.errors import UsageError
 from isogrid.names import unknown_name
-from isogrid.schedules import Schedule
+from isogrid.schedules import Schedule, parse_schedule
+from isogrid.scores import parse_score
 from isogrid.sparsify.state import SparseState
-
 
 Gradients = Literal["none", "active", "dense"]
 
@@ -51,7 +51,8 @@ class Method(ABC):
         """The same method aimed at another sparsity."""
         if "sparsity" not in {field.name for field in dataclasses.fields(self)}:
             raise UsageError(f"{type(self).__name__} cannot be aimed at a sparsity of {sparsity:g}.")
-        return dataclasses.replace(self, **{"sparsity": sparsity})
+        changed: dict[str, Any] = {"sparsity": sparsity}
+        return dataclasses.replace(self, **changed)
 
     def begin(self, state: SparseState) -> None:
         """Called once, before the first step; masks are all active or adopted."""
@@ -134,21 +135,54 @@ def methods() -> dict[str, Registered]:
 def parse_method(text: str, **options: Any) -> Method:
     """The method of that name with those options.
 
+    Schedules and scores may be given by name.  The fields of a value that the name implies are options too: ``lam`` is
+    one of ``"l1"``, which implies a penalty.
+
     Raises:
-        UsageError: an unknown name or option, with the nearest accepted ones.
+        UsageError: an unknown name or option, with the nearest accepted ones, or a value of the wrong type.
 
     >>> import isogrid.sparsify
     >>> parse_method("gradual", sparsity=0.9).final_sparsity
     0.9
+    >>> parse_method("l1", lam=0.01).penalty
+    L1(lam=0.01)
     """
     if text not in _METHODS:
         raise unknown_name("method", text, sorted(_METHODS))
     registered = _METHODS[text]
-    known = [field.name for field in dataclasses.fields(registered.cls)]
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of method {text!r}", option, sorted(known))
-    return registered.cls(**{**registered.implied, **options})
+    own = {field.name: field.type for field in dataclasses.fields(registered.cls)}
+    chosen = dict(registered.implied)
+    inner = {
+        field.name: (name, field.type)
+        for name, value in registered.implied.items()
+        if dataclasses.is_dataclass(value) and name not in options
+        for field in dataclasses.fields(value)
+    }
+    for option, value in options.items():
+        if option in own:
+            chosen[option] = _parsed(text, option, value, str(own[option]))
+        elif option in inner:
+            name, kind = inner[option]
+            chosen[name] = dataclasses.replace(chosen[name], **{option: _parsed(text, option, value, str(kind))})
+        else:
+            raise unknown_name(f"option of method {text!r}", option, sorted({*own, *inner}))
+    return registered.cls(**chosen)
+
+
+_ADMITS: dict[str, set[type]] = {
+    "int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)},
+}  # fmt: skip
+"""The types that an annotation of a plain field admits."""
+
+
+def _parsed(method: str, option: str, value: Any, annotation: str) -> Any:
+    """An option's value as its field wants it: a schedule or score by name, a plain value of the annotated type."""
+    if isinstance(value, str) and annotation in ("Schedule", "Score"):
+        return parse_schedule(value) if annotation == "Schedule" else parse_score(value)
+    kinds = annotation.split(" | ")
+    if all(kind in _ADMITS for kind in kinds) and not any(type(value) in _ADMITS[kind] for kind in kinds):
+        raise UsageError(f"Option {option} of method {method!r} got {value!r}; accepted is {' or '.join(kinds)}.")
+    return value
 
 
 def check_sparsity(owner: str, sparsity: object) -> None:

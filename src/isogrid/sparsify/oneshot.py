@@ -15,8 +15,9 @@ from isogrid.sparsify.state import SparseState
 @register_method("one_shot")
 @dataclass(frozen=True)
 class OneShot(Selecting):
-    """One-shot pruning: the weights of lowest score become zero at once (Han et al. 2015, arXiv:1506.02626, without
-    the retraining).
+    """One-shot pruning: the weights of lowest score become zero at once.
+
+    Source: Han et al. 2015, arXiv:1506.02626, without the retraining.
 
     Attributes:
         score: what ranks the weights; it must need no gradient.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from isogrid.errors import UsageError
@@ -13,8 +12,8 @@ from isogrid.penalties import L1, L2, ElasticNet, GroupLasso, Penalty
 from isogrid.schedules import Constant, Schedule
 from isogrid.sparsify.gradual import Gradual
 from isogrid.sparsify.method import Usage, register_method
+from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.state import SparseState
-from isogrid.sparsify.step_size import check_step_size, step_size
 
 
 @register_method("l1", penalty=L1())
@@ -63,12 +62,15 @@ class Regularized(Gradual):
 
     @property
     def uses_proximal_step(self) -> bool:
-        return self.penalty.makes_zeros if self.proximal is None else self.proximal
+        return self._pull.proximal
+
+    @property
+    def _pull(self) -> Pull:
+        return Pull.of(self.penalty, proximal=self.proximal)
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)
-        if self.uses_proximal_step and state.optimizer is not None:
-            check_step_size(state.optimizer)
+        self._pull.check(state)
 
     def _pressure(self, state: SparseState) -> float:
         """What multiplies the penalty at this step: the schedule, and 0 once the ramp to a sparsity has closed."""
@@ -80,27 +82,12 @@ class Regularized(Gradual):
         return not self.uses_proximal_step and self._pressure(state) > 0
 
     def loss_term(self, state: SparseState) -> Tensor | None:
-        if not self.has_loss_term(state):
-            return None
-        terms = [self.penalty.value(layer.target.canonical(layer.target.parameter)) for layer in state.layers]
-        return self._pressure(state) * torch.stack([term.to(terms[0].device) for term in terms]).sum()
+        return self._pull.loss_term(state, self._pressure(state))
 
     def after_step(self, state: SparseState) -> None:
-        if self.uses_proximal_step:
-            self._shrink(state)
+        self._pull.shrink(state, self._pressure(state))
         super().after_step(state)
-
-    def _shrink(self, state: SparseState) -> None:
-        pressure = self._pressure(state)
-        if pressure == 0 or state.optimizer is None:
-            return
-        for layer in state.layers:
-            step = step_size(state.optimizer, layer.target.parameter)
-            if isinstance(step, Tensor):
-                step = layer.target.canonical(step)
-            self.penalty.shrink_(layer.canonical_weight, pressure * step)
 
     def end(self, state: SparseState) -> None:
         """The zeros that the proximal step made are part of the mask from here on."""
-        if self.uses_proximal_step:
-            state.set_masks({layer.name: layer.mask & (layer.weight != 0) for layer in state.layers})
+        self._pull.adopt_zeros(state)

@@ -37,8 +37,8 @@ class Selecting(Method):
         allocation = parse_allocation(chosen) if isinstance(chosen, str) else chosen
         if not isinstance(pattern, Pattern) or not isinstance(allocation, Allocation):
             raise UsageError(
-                f"{owner} got pattern={pattern!r} and allocation={allocation!r}; accepted are a Pattern and an Allocation, "
-                "or their names."
+                f"{owner} got pattern={pattern!r} and allocation={allocation!r}; accepted are a Pattern and an "
+                "Allocation, or their names."
             )
         object.__setattr__(self, "pattern", pattern)
         object.__setattr__(self, "allocation", allocation)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
+import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from isogrid.errors import SparsifierError, TargetError, UnsupportedError, UsageError
@@ -16,6 +15,8 @@ from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros
 from isogrid.penalties import Penalty
 from isogrid.sparsify.gradients import GradientGate
 from isogrid.sparsify.method import Method, Usage
+from isogrid.sparsify.pull import Pull
+from isogrid.sparsify.ranks import Ranks
 from isogrid.sparsify.regularized import Regularized
 from isogrid.sparsify.state import SparseLayer, SparseState
 
@@ -33,6 +34,9 @@ class Sparsifier:
     Args:
         model: any module; also compiled, or inside ``DistributedDataParallel`` (every rank then holds the same masks).
         method: a `Method`, or a `Penalty` alone.
+        penalty: a `Penalty` beside a method that has none: the whole training long at its own strength, by its proximal
+            step where that makes zeros (they add to those of the masks, and become part of them at the end), else as a
+            term of the loss.
         optimizer: the optimiser that trains `model`.  Attach after it was built and, where there is one, before a
             learning-rate schedule starts.
         total_steps: optimiser steps of the whole training; schedules are fractions of it.
@@ -65,6 +69,7 @@ class Sparsifier:
         *,
         optimizer: torch.optim.Optimizer,
         total_steps: int,
+        penalty: Penalty | None = None,
         targets: str | Sequence[str] | None = None,
         ignore: str | Sequence[str] | None = None,
         embeddings: bool = False,
@@ -81,7 +86,8 @@ class Sparsifier:
         if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
             raise UsageError(f"Sparsifier got total_steps={total_steps!r}; accepted is a whole number >= 1.")
         self._model = unwrap(model)
-        self._group = model.process_group if isinstance(model, nn.parallel.DistributedDataParallel) else None
+        self._ranks = Ranks(model)
+        self._pull = self._checked_pull(penalty)
         self._scaler = scaler
         found = find_targets(self._model, targets, ignore, embeddings=embeddings)
         layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in found]
@@ -90,10 +96,13 @@ class Sparsifier:
         self._finished = False
         self._handles: list[Any] = []
         self._gates: list[GradientGate] = []
+        self._agreed = 0
         self.attach(optimizer)
         try:
+            if self._pull is not None:
+                self._pull.check(self.state)
             if adopt or masks is not None:
-                start = masks_of_zeros(found) if masks is None else _fit_masks(self.state, masks)
+                start = masks_of_zeros(found) if masks is None else self.state.fit_masks(masks)
                 self.state.set_masks(start)
             self.method.begin(self.state)
             self._agree()
@@ -101,6 +110,18 @@ class Sparsifier:
             self.detach()
             raise
         self._prepare_step()
+
+    def _checked_pull(self, penalty: Penalty | None) -> Pull | None:
+        if penalty is None:
+            return None
+        if not isinstance(penalty, Penalty):
+            raise UsageError(f"Sparsifier got penalty={penalty!r}; accepted are L1, L2, ElasticNet and GroupLasso.")
+        if isinstance(getattr(self.method, "penalty", None), Penalty):
+            raise UsageError(
+                f"Sparsifier got penalty={penalty!r} beside {type(self.method).__name__}, which has a penalty of its "
+                "own; accepted is one of the two."
+            )
+        return Pull.of(penalty)
 
     # -- riding on the optimiser -------------------------------------------------------------------------------------
 
@@ -116,31 +137,41 @@ class Sparsifier:
         """
         if isinstance(optimizer, torch.optim.LBFGS):
             raise UnsupportedError(
-                "LBFGS moves weights several times within one step, where masks cannot be held; use SGD, Adam or another "
-                "optimiser that moves them once."
+                "LBFGS moves weights several times within one step, where masks cannot be held; use SGD, Adam or "
+                "another optimiser that moves them once."
             )
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not any(id(layer.target.parameter) in held for layer in self.state.layers):
+        apart = [layer.target for layer in self.state.layers if id(layer.target.parameter) not in held]
+        if len(apart) == len(self.state.layers):
             raise TargetError(
-                f"The {type(optimizer).__name__} optimiser holds none of the {len(self.state.layers)} targets, the first of "
-                f"which is {self.state.layers[0].name}; pass the optimiser that trains this model."
+                f"The {type(optimizer).__name__} optimiser holds none of the {len(apart)} targets, the first of which "
+                f"is {apart[0].name}; pass the optimiser that trains this model."
+            )
+        if loose := [target.name for target in apart if target.parameter.requires_grad]:
+            raise TargetError(
+                f"The {type(optimizer).__name__} optimiser lacks {len(loose)} of the {len(self.state.layers)} targets, "
+                f"the first of which is {loose[0]}; leave them out with ignore=, or freeze them (requires_grad=False)."
             )
         self.detach()
         self.state.optimizer = optimizer
-        self._gates = [GradientGate(layer, self._scaler, self._group) for layer in self.state.layers]
-        for gate in self._gates:
-            self._handles.extend(gate.register())
-        me = weakref.ref(self)
+        try:
+            for layer in self.state.layers:
+                gate = GradientGate(layer, self._scaler, self._ranks)
+                gate.register()
+                self._gates.append(gate)
+        except SparsifierError:
+            self.detach()
+            raise
 
-        def before(opt: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            sparsifier = me()
-            if sparsifier is not None:
-                sparsifier._before_step(has_closure=bool(args) or kwargs.get("closure") is not None)
+        # The hooks get what step() got: the optimiser itself, and where there is one the closure.
+        def has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+            return any(argument is not None for argument in (*args[1:], kwargs.get("closure")))
 
-        def after(opt: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            sparsifier = me()
-            if sparsifier is not None:
-                sparsifier._after_step(has_closure=bool(args) or kwargs.get("closure") is not None)
+        def before(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._before_step(has_closure=has_closure(args, kwargs))
+
+        def after(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._after_step(has_closure=has_closure(args, kwargs))
 
         self._handles.append(optimizer.register_step_pre_hook(before))
         self._handles.append(optimizer.register_step_post_hook(after))
@@ -149,7 +180,15 @@ class Sparsifier:
         """Take all hooks off the model and the optimiser.  The masks are no longer held from then on."""
         for handle in self._handles:
             handle.remove()
+        for gate in self._gates:
+            gate.close()
         self._handles, self._gates = [], []
+
+    def __getstate__(self) -> NoReturn:
+        raise UnsupportedError(
+            "A Sparsifier cannot be copied or pickled, for its hooks belong to one model and one optimiser; attach a "
+            "new one to the copies, and load_state_dict() this one's state_dict()."
+        )
 
     def __enter__(self) -> Sparsifier:
         return self
@@ -169,8 +208,16 @@ class Sparsifier:
             return
         if not has_closure:
             self._check_penalty()
+        self._ranks.share_numbers(self.state)
+        for gate in self._gates:
+            gate.register()  # where a frozen parameter was set free
         wanted = self.method.gradients(self.state)
         if wanted != "none":
+            if has_closure:
+                raise SparsifierError(
+                    f"{type(self.method).__name__} looks at gradients before the weights move, and a closure computes "
+                    "them within the step; call backward first, and step() without a closure."
+                )
             scale = self._fused_scale()
             for gate in self._gates:
                 gate.deliver(dense=wanted == "dense", scale=scale)
@@ -186,6 +233,8 @@ class Sparsifier:
             self._check_penalty()
         self.state.hold_zeros()
         self.state.step += 1
+        if self._pull is not None:
+            self._pull.shrink(self.state)
         self.method.after_step(self.state)
         self._agree()
         self._penalised = False
@@ -202,16 +251,9 @@ class Sparsifier:
         return float(scale) if isinstance(scale, Tensor) else 1.0
 
     def _agree(self) -> None:
-        """Rank 0's masks for all ranks: gradients that differ in the last bit must not make masks that differ."""
-        if self._group is None or dist.get_world_size(self._group) == 1:
-            return
-        masks = {}
-        for layer in self.state.layers:
-            mask = layer.mask.to(torch.uint8)
-            dist.broadcast(mask, src=dist.get_global_rank(self._group, 0), group=self._group)
-            masks[layer.name] = mask.bool()
-        if any(not torch.equal(masks[layer.name], layer.mask) for layer in self.state.layers):
-            self.state.set_masks(masks)
+        """One process alone has nothing to do here."""
+        self._ranks.share_masks(self.state, changed=self.state.changes != self._agreed)
+        self._agreed = self.state.changes
 
     # -- the loop's side ---------------------------------------------------------------------------------------------
 
@@ -222,32 +264,36 @@ class Sparsifier:
         return zero, so that gradient accumulation does not add it up.  Add it to the loss as it is, outside a division
         by the number of accumulated batches.
         """
-        device = self.state.layers[0].weight.device
-        term = None if self._penalised else self.method.loss_term(self.state)
-        if term is None:
-            return torch.zeros((), device=device)
-        if term.requires_grad:
-            me = weakref.ref(self)
+        if self._penalised and all(gate.dropped for gate in self._gates):
+            self._penalised = False
+        terms = [] if self._penalised else [self.method.loss_term(self.state)]
+        if self._pull is not None and not self._penalised:
+            terms.append(self._pull.loss_term(self.state))
+        total = torch.zeros((), device=self.state.layers[0].weight.device)
+        for term in terms:
+            if term is not None:
+                total = total + term
+        if total.requires_grad:
+            total.register_hook(self._seen)
+        return total
 
-            def seen(gradient: Tensor) -> None:
-                sparsifier = me()
-                if sparsifier is not None:
-                    sparsifier._penalised = True
-
-            term.register_hook(seen)
-        return term
+    def _seen(self, _: Tensor) -> None:
+        """``backward`` went through the penalty."""
+        self._penalised = True
 
     def _check_penalty(self) -> None:
-        if self.method.has_loss_term(self.state) and not self._penalised:
+        owed = self.method.has_loss_term(self.state) or (self._pull is not None and not self._pull.proximal)
+        if owed and not self._penalised:
+            owner = type(self.method).__name__ if self._pull is None else f"Sparsifier(penalty={self._pull.penalty!r})"
             raise SparsifierError(
-                f"{type(self.method).__name__} has a penalty and the loss of step {self.state.step} did not contain it; add "
+                f"{owner} has a penalty and the loss of step {self.state.step} did not contain it; add "
                 "sparsifier.penalty() to the loss before backward."
             )
 
     def observe(self, metric: float) -> None:
         """Tell the method a validation metric.  Methods that close a loop over it act on it, others ignore it."""
         value = float(metric)
-        if value != value:
+        if math.isnan(value):
             raise UsageError("observe() got NaN; accepted is a metric that is a number.")
         self.method.observe(self.state, value)
 
@@ -280,22 +326,30 @@ class Sparsifier:
         Returns the exact counts of `isogrid.masks.count_zeros`.
 
         Raises:
-            SparsifierError: fewer steps were taken than ``total_steps`` (unless `allow_unfinished`), or a pruned weight is
-                not zero, because something other than the optimiser moved it.
+            SparsifierError: fewer steps were taken than ``total_steps`` (unless `allow_unfinished`), a pruned weight is
+                not zero because something other than the optimiser moved it, or a parameter was replaced.
         """
         if not self._finished:
             if self.state.step < self.state.total_steps and not allow_unfinished:
                 raise SparsifierError(
-                    f"finalize() came after {self.state.step} of {self.state.total_steps} steps; finish the schedule, or pass "
-                    "allow_unfinished=True to keep the sparsity reached so far."
+                    f"finalize() came after {self.state.step} of {self.state.total_steps} steps; finish the schedule, "
+                    "or pass allow_unfinished=True to keep the sparsity reached so far."
                 )
+            parameters = dict(self._model.named_parameters(remove_duplicate=False))
             for layer in self.state.layers:
+                if parameters.get(layer.name) is not layer.target.parameter:
+                    raise SparsifierError(
+                        f"{layer.name} is no longer the parameter that was trained; something replaced it, such as "
+                        "load_state_dict(assign=True): attach a new sparsifier after that."
+                    )
                 if bool((layer.weight[layer.pruned] != 0).any()):
                     raise SparsifierError(
-                        f"Pruned weights of {layer.name} are not zero; something other than the attached optimiser moved them "
-                        "(a deep-copied optimiser loses its hooks: attach() it)."
+                        f"Pruned weights of {layer.name} are not zero; something other than the attached optimiser "
+                        "moved them (a deep-copied optimiser loses its hooks: attach() it)."
                     )
             self.method.end(self.state)
+            if self._pull is not None:
+                self._pull.adopt_zeros(self.state)
             self.detach()
             self._finished = True
         return count_zeros(self._model, [layer.target for layer in self.state.layers])
@@ -310,6 +364,7 @@ class Sparsifier:
         return {
             "version": _STATE_VERSION,
             "method": repr(self.method),
+            "penalty": repr(self._pull and self._pull.penalty),
             "step": self.state.step,
             "total_steps": self.state.total_steps,
             "seed": self.state.seed,
@@ -328,16 +383,18 @@ class Sparsifier:
         """
         if saved.get("version") != _STATE_VERSION:
             raise SparsifierError(
-                f"The sparsifier's state has version {saved.get('version')!r}; this release reads version {_STATE_VERSION}."
+                f"The sparsifier's state has version {saved.get('version')!r}; this release reads version "
+                f"{_STATE_VERSION}."
             )
         for key, mine in (
             ("method", repr(self.method)),
+            ("penalty", repr(self._pull and self._pull.penalty)),
             ("total_steps", self.state.total_steps),
             ("seed", self.state.seed),
         ):
             if saved[key] != mine:
                 raise SparsifierError(f"The saved state has {key}={saved[key]}, and this sparsifier has {key}={mine}.")
-        masks = _fit_masks(self.state, saved["masks"])
+        masks = self.state.fit_masks(saved["masks"])
         for layer in self.state.layers:
             for name, value in saved["buffers"][layer.name].items():
                 layer.buffers[name] = value.to(layer.mask.device, copy=True)
@@ -346,24 +403,3 @@ class Sparsifier:
         self.state.set_masks(masks)
         self._penalised = False
         self._prepare_step()
-
-
-def _fit_masks(state: SparseState, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`masks` on the layers' devices, checked to name every target and nothing else, in the right shapes."""
-    names = {layer.name for layer in state.layers}
-    strange = sorted(set(masks) ^ names)
-    if strange:
-        where = "lack" if strange[0] in names else "name"
-        raise TargetError(
-            f"The masks {where} {strange[0]}; they must name exactly the targets, {', '.join(sorted(names))}."
-        )
-    fitted = {}
-    for layer in state.layers:
-        mask = masks[layer.name]
-        if mask.shape != layer.mask.shape or mask.dtype != torch.bool:
-            raise TargetError(
-                f"The mask of {layer.name} is {mask.dtype} of shape {tuple(mask.shape)}; accepted is torch.bool of shape "
-                f"{tuple(layer.mask.shape)}."
-            )
-        fitted[layer.name] = mask.to(layer.mask.device)
-    return fitted

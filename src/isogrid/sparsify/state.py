@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from isogrid.errors import TrainingError
+from isogrid.errors import TargetError, TrainingError
 from isogrid.masks import Target
 
 Scalar = float | int | bool
@@ -82,6 +82,8 @@ class SparseState:
     step: int = 0
     """Optimiser steps that were really taken (a step skipped by a gradient scaler is none)."""
     numbers: dict[str, Scalar] = field(default_factory=dict)
+    changes: int = 0
+    """How often masks were set; not saved, for it only tells whether something moved."""
 
     @property
     def progress(self) -> float:
@@ -115,8 +117,32 @@ class SparseState:
         key = zlib.crc32(f"{purpose}/{layer.name if layer else ''}".encode())
         return np.random.default_rng([self.seed, self.step, key])
 
+    def fit_masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`masks` on the layers' devices.
+
+        Raises:
+            TargetError: they do not name every target and nothing else, or one is not a boolean tensor of its shape.
+        """
+        names = {layer.name for layer in self.layers}
+        if strange := sorted(set(masks) ^ names):
+            where = "lack" if strange[0] in names else "name"
+            raise TargetError(
+                f"The masks {where} {strange[0]}; they must name exactly the targets, {', '.join(sorted(names))}."
+            )
+        fitted = {}
+        for layer in self.layers:
+            mask = masks[layer.name]
+            if mask.shape != layer.mask.shape or mask.dtype != torch.bool:
+                raise TargetError(
+                    f"The mask of {layer.name} is {mask.dtype} of shape {tuple(mask.shape)}; accepted is torch.bool of "
+                    f"shape {tuple(layer.mask.shape)}."
+                )
+            fitted[layer.name] = mask.to(layer.mask.device)
+        return fitted
+
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Take over new masks; newly pruned weights and their optimiser state become zero at once."""
+        self.changes += 1
         for layer in self.layers:
             mask = masks.get(layer.name)
             if mask is not None:
@@ -130,31 +156,22 @@ class SparseState:
             if not everywhere:
                 continue
             if layer.target.parameter.grad is not None:
-                mask_gradient_(layer.target.parameter, layer.pruned)
-            if self.optimizer is None:
-                continue
-            for value in self.optimizer.state.get(layer.target.parameter, {}).values():
-                if isinstance(value, Tensor) and value.shape == layer.mask.shape:
-                    value.masked_fill_(layer.pruned, 0)
+                layer.target.parameter.grad.masked_fill_(layer.pruned, 0)
+            for value in self.optimizer_state(layer):
+                value.masked_fill_(layer.pruned, 0)
+
+    def optimizer_state(self, layer: SparseLayer) -> list[Tensor]:
+        """The tensors in which the optimiser remembers something about each weight of a layer (momentum, say)."""
+        if self.optimizer is None:
+            return []
+        entries = self.optimizer.state.get(layer.target.parameter, {})
+        return [value for value in entries.values() if isinstance(value, Tensor) and value.shape == layer.mask.shape]
 
     def check_finite(self) -> None:
         """Raise ``TrainingError`` if a weight is NaN or infinite: no score could rank it."""
         for layer in self.layers:
             if not bool(torch.isfinite(layer.weight).all()):
                 raise TrainingError(
-                    f"The weights of {layer.name} are not finite at step {self.step}; only finite weights can be ranked, "
-                    "so lower the learning rate or clip the gradients."
+                    f"The weights of {layer.name} are not finite at step {self.step}; only finite weights can be "
+                    "ranked, so lower the learning rate or clip the gradients."
                 )
-
-
-def mask_gradient_(parameter: torch.nn.Parameter, pruned: Tensor) -> None:
-    """Set the gradient of pruned weights to zero in place (a product with the mask would keep NaN and infinity)."""
-    gradient = parameter.grad
-    if gradient is None:
-        return
-    if gradient.is_sparse:
-        coalesced = gradient.coalesce()
-        coalesced.values().masked_fill_(pruned[coalesced.indices()[0]], 0)
-        parameter.grad = coalesced
-    else:
-        gradient.masked_fill_(pruned, 0)

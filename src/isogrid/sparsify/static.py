@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from isogrid.errors import TargetError
 from isogrid.scores import Random
 from isogrid.sparsify.method import Usage, register_method
 from isogrid.sparsify.selecting import Selecting
@@ -47,30 +46,8 @@ class Static(Selecting):
 
     def begin(self, state: SparseState) -> None:
         if self.masks is not None:
-            state.set_masks(self._given(state, self.masks))
+            state.set_masks(state.fit_masks(self.masks))
             return
         super().begin(state)
         scores = {layer.name: score_layer(state, layer, Random()) for layer in state.layers}
         self.keep_best(state, scores, max(self.target_sparsity, state.mask_sparsity))
-
-    def _given(self, state: SparseState, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        for layer in state.layers:
-            mask = masks.get(layer.name)
-            if mask is None or mask.shape != layer.mask.shape or mask.dtype != torch.bool:
-                arrived = "none" if mask is None else f"one of {mask.dtype} and shape {tuple(mask.shape)}"
-                raise TargetError(
-                    f"Static got {arrived} as mask of {layer.name}; accepted is a torch.bool tensor of shape "
-                    f"{tuple(layer.mask.shape)}."
-                )
-        known = {layer.name for layer in state.layers}
-        for name in masks:
-            if name not in known:
-                raise TargetError(
-                    f"Static got a mask of {name}, which is no target; targets are {', '.join(sorted(known))}."
-                )
-        return {
-            name: mask.to(layer.mask.device)
-            for layer in state.layers
-            for name, mask in masks.items()
-            if name == layer.name
-        }

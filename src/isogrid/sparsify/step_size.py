@@ -9,6 +9,7 @@ arXiv:2102.10828).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,46 +20,49 @@ from isogrid.errors import UnsupportedError
 _SUPPORTED = "SGD, Adam, AdamW, RMSprop and Adagrad"
 
 
-def step_size(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float | Tensor:
-    """The step size of `parameter` in the step that `optimizer` just took; 0.0 if it took none for it.
-
-    Returns a number, or a tensor of the parameter's shape for adaptive optimisers.
-
-    Raises:
-        UnsupportedError: an optimiser whose step size is not known, or one that maximises.
+class StepSizes:
+    """The step sizes of the step that an optimiser just took.
 
     >>> weight = torch.nn.Parameter(torch.ones(2))
-    >>> step_size(torch.optim.SGD([weight], lr=0.1, momentum=0.75), weight)
+    >>> weight.grad = torch.ones(2)
+    >>> StepSizes(torch.optim.SGD([weight], lr=0.1, momentum=0.75)).of(weight)
     0.4
     """
-    group = _group_of(optimizer, parameter)
-    if group is None:
-        return 0.0
-    if group.get("maximize"):
-        raise UnsupportedError("The proximal step needs an optimiser that minimises, and this one has maximize=True.")
-    kind = next((k for k in _RULES if isinstance(optimizer, k)), None)
-    if kind is None:
-        raise UnsupportedError(
-            f"The proximal step does not know the step size of {type(optimizer).__name__}; accepted are {_SUPPORTED}, "
-            "or proximal=False for any optimiser."
-        )
-    return _RULES[kind](group, optimizer.state.get(parameter, {}))  # type: ignore[arg-type]
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+    def of(self, parameter: Tensor) -> float | Tensor:
+        """A number, or a tensor of the parameter's shape for adaptive optimisers; 0.0 if there was no step for it.
+
+        Raises:
+            UnsupportedError: an optimiser whose step size is not known, or one that maximises.
+        """
+        group = self._groups.get(id(parameter))
+        if group is None:
+            return 0.0
+        if group.get("maximize"):
+            raise UnsupportedError(
+                "The proximal step needs an optimiser that minimises, and this one has maximize=True; proximal=False "
+                "goes with any optimiser."
+            )
+        rule = next((rule for kind, rule in _RULES.items() if isinstance(self._optimizer, kind)), None)
+        if rule is None:
+            raise UnsupportedError(
+                f"The proximal step does not know the step size of {type(self._optimizer).__name__}; accepted are "
+                f"{_SUPPORTED}, or proximal=False for any optimiser."
+            )
+        if parameter.grad is None:
+            return 0.0
+        return rule(group, self._optimizer.state.get(parameter, {}))
 
 
-def check_step_size(optimizer: torch.optim.Optimizer) -> None:
-    """Raise `UnsupportedError` now rather than at the first step."""
-    step_size(optimizer, optimizer.param_groups[0]["params"][0])
-
-
-def _group_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any] | None:
-    for group in optimizer.param_groups:
-        if any(parameter is p for p in group["params"]):
-            return group
-    return None
-
-
-def _sgd(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
-    return float(group["lr"]) * (1 - group["dampening"]) / (1 - group["momentum"])
+def _sgd(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:  # noqa: ARG001 - a rule like the others
+    rate = float(group["lr"])
+    if not group["momentum"]:
+        return rate
+    return rate * (1 - float(group["dampening"])) / (1 - float(group["momentum"]))
 
 
 def _adam(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
@@ -66,7 +70,7 @@ def _adam(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
         return 0.0
     squares: Tensor = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** float(state["step"])
-    return float(group["lr"]) / ((squares / correction).sqrt_() + group["eps"])
+    return _over(float(group["lr"]), (squares / correction).sqrt_().add_(group["eps"]))
 
 
 def _rmsprop(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
@@ -75,18 +79,21 @@ def _rmsprop(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
     squares: Tensor = state["square_avg"]
     if group["centered"]:
         squares = (squares - state["grad_avg"].square()).clamp_(min=0)
-    return float(group["lr"]) / (1 - group["momentum"]) / (squares.sqrt() + group["eps"])
+    return _over(float(group["lr"]) / (1 - group["momentum"]), squares.sqrt().add_(group["eps"]))
 
 
 def _adagrad(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
-    if float(state["step"]) == 0:
-        return 0.0
     rate = float(group["lr"]) / (1 + (float(state["step"]) - 1) * group["lr_decay"])
     squares: Tensor = state["sum"]
-    return rate / (squares.sqrt() + group["eps"])
+    return _over(rate, squares.sqrt().add_(group["eps"]))
 
 
-_RULES = {
+def _over(rate: float, divisor: Tensor) -> Tensor:
+    """``rate / divisor`` in place of the divisor, which nobody else needs."""
+    return divisor.reciprocal_().mul_(rate)
+
+
+_RULES: dict[type[torch.optim.Optimizer], Callable[[dict[str, Any], dict[str, Any]], float | Tensor]] = {
     torch.optim.SGD: _sgd,
     torch.optim.Adam: _adam,
     torch.optim.AdamW: _adam,

@@ -15,7 +15,7 @@ from isogrid.schedules import Cubic, Schedule
 from isogrid.sparsify.method import Gradients, check_fraction, register_method, update_due
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import keep_pruned_last
-from isogrid.sparsify.state import SparseState
+from isogrid.sparsify.state import SparseLayer, SparseState
 
 
 @register_method("trigger")
@@ -84,12 +84,6 @@ class Trigger(Selecting):
             return "absolute"
         return "paced" if self.quantile is None else "quantile"
 
-    def begin(self, state: SparseState) -> None:
-        super().begin(state)
-        for layer in state.layers:
-            layer.buffers["average"] = torch.zeros_like(layer.weight, dtype=torch.float32)
-            layer.buffers["patience"] = torch.zeros_like(layer.mask, dtype=torch.int32)
-
     def gradients(self, state: SparseState) -> Gradients:
         if state.progress >= self.schedule.end:
             return "none"
@@ -99,17 +93,18 @@ class Trigger(Selecting):
         for layer in state.layers:
             if layer.gradient is None:
                 continue
-            size = layer.gradient.detach().to_dense().float().abs()
+            size = layer.gradient.float().abs()
             if not bool(torch.isfinite(size).all()):
                 raise TrainingError(
-                    f"The gradient of {layer.name} is not finite at step {state.step}; the trigger can only judge finite "
-                    "gradients, so lower the learning rate or clip them."
+                    f"The gradient of {layer.name} is not finite at step {state.step}; the trigger can only judge "
+                    "finite gradients, so lower the learning rate or clip them."
                 )
-            average = layer.buffers["average"]
-            if state.step == 0:
-                average.copy_(size)
+            if "average" in layer.buffers:
+                layer.buffers["average"].lerp_(size, 1 - self.beta)
             else:
-                average.lerp_(size, 1 - self.beta)
+                # The average starts at the first gradient: a layer that has had none is not judged.
+                layer.buffers["average"] = size.clone()
+                layer.buffers["patience"] = torch.zeros_like(layer.mask, dtype=torch.int32)
 
     def after_step(self, state: SparseState) -> None:
         if not update_due(state.step, state.total_steps, self.delta_t, self.schedule):
@@ -130,6 +125,9 @@ class Trigger(Selecting):
         bound = self._bound(state, allowed)
         settled = {}
         for layer in state.layers:
+            if "average" not in layer.buffers:
+                settled[layer.name] = torch.zeros_like(layer.mask)
+                continue
             small = (layer.buffers["average"] <= bound) & layer.mask
             patience = layer.buffers["patience"]
             patience.add_(1).mul_(small)
@@ -139,7 +137,8 @@ class Trigger(Selecting):
     def _bound(self, state: SparseState, allowed: float) -> float:
         if self.threshold is not None:
             return self.threshold
-        averages = torch.cat([layer.buffers["average"][layer.mask].cpu() for layer in state.layers]).numpy()
+        seen = [layer.buffers["average"][layer.mask].cpu() for layer in _judged(state)]
+        averages = torch.cat([torch.empty(0), *seen]).numpy()
         if averages.size == 0:
             return 0.0
         quantile = self.quantile
@@ -154,11 +153,12 @@ class Trigger(Selecting):
         sparsity = min(allowed, 1 - (state.active - candidates) / state.size)
         if candidates == 0 or sparsity <= state.mask_sparsity:
             return
-        highest = max(float(layer.buffers["average"].max()) for layer in state.layers)
+        highest = max((float(layer.buffers["average"].max()) for layer in _judged(state)), default=0.0)
         scores = {}
         for layer in state.layers:
-            average = layer.buffers["average"].clone()
-            average.masked_fill_(layer.mask & ~settled[layer.name], 1 + 2 * highest)
+            unjudged = torch.full_like(layer.mask, 1 + highest, dtype=torch.float32)
+            average = layer.buffers.get("average", unjudged).clone()
+            average.masked_fill_(layer.mask & ~settled[layer.name], 2 + 2 * highest)
             scores[layer.name] = keep_pruned_last(layer.to_array(average), layer.to_array(layer.mask))
         self.keep_best(state, scores, sparsity)
 
@@ -166,13 +166,18 @@ class Trigger(Selecting):
         if state.progress >= self.schedule.end:
             return
         masks = {}
-        for layer in state.layers:
+        for layer in _judged(state):
             average = layer.buffers["average"]
             typical = _mean(average[layer.mask])
             back = layer.pruned & (average > factor * typical) if typical > 0 else torch.zeros_like(layer.mask)
             layer.buffers["patience"].masked_fill_(back, 0)
             masks[layer.name] = layer.mask | back
         state.set_masks(masks)
+
+
+def _judged(state: SparseState) -> list[SparseLayer]:
+    """The layers of which a gradient has been seen."""
+    return [layer for layer in state.layers if "average" in layer.buffers]
 
 
 def _mean(values: Tensor) -> float:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from isogrid.errors import DataError
 
 _UNSIGNED_BYTES = 0x08
+_MOST_AXES = 64
+"""That of numpy; the format could count to 255."""
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -27,10 +29,9 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         if raw[:2] == b"\x1f\x8b":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as problem:
-        raise DataError(
-            f"{path} cannot be read ({problem}); accepted is an idx file, plain or gzip-compressed."
-        ) from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTES or raw[3] == 0:
+        why = getattr(problem, "strerror", None) or str(problem)
+        raise DataError(f"{path} cannot be read ({why}); accepted is an idx file, plain or gzip-compressed.") from None
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTES or not 0 < raw[3] <= _MOST_AXES:
         raise DataError(f"{path} is no idx file of unsigned bytes; its first bytes are {raw[:4].hex() or 'missing'}.")
     axes = raw[3]
     start = 4 + 4 * axes

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from isogrid.errors import IsogridError, UsageError
 from isogrid.names import unknown_name
@@ -47,40 +48,59 @@ def load_task(text: str) -> Task:
 def _from_file(path: Path) -> Task:
     if not path.is_file():
         raise UsageError(f"There is no task file {path}; accepted is a ready task's name or the path of a Python file.")
+    full = path.resolve()
     name = f"isogrid_task_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, full)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is no Python file; a task file ends in .py.")
     module = importlib.util.module_from_spec(spec)
     # Registered, so that what the file defines can be pickled by data loaders' workers.
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
+    # As for a script: what lies beside the file can be imported, then and while the task is used.
+    if str(full.parent) not in sys.path:
+        sys.path.insert(0, str(full.parent))
     try:
         spec.loader.exec_module(module)
-        named = getattr(module, "task", None)
-        if isinstance(named, Task):
-            return named
-        own = [
-            cls
-            for cls in vars(module).values()
-            if inspect.isclass(cls) and issubclass(cls, Task) and cls.__module__ == name and not inspect.isabstract(cls)
-        ]
-        if len(own) != 1:
-            found = ", ".join(cls.__name__ for cls in own) or "none"
-            raise UsageError(f"{path} must define exactly one Task subclass, or a variable task; found: {found}.")
-        return own[0]()
+        return _checked(_task_in(module, path), path)
     except IsogridError:
         raise
-    except Exception as problem:
-        at = _line_in(path, problem)
-        raise UsageError(f"{path} does not run{at}: {type(problem).__name__}: {problem}.") from problem
-    finally:
-        sys.path.pop(0)
+    except (Exception, SystemExit) as problem:
+        said = problem.msg if isinstance(problem, SyntaxError) else problem
+        raise UsageError(
+            f"{path} does not run{_line_in(full, problem)}: {type(problem).__name__}: {said}."
+        ) from problem
+
+
+def _task_in(module: ModuleType, path: Path) -> Task:
+    named = getattr(module, "task", None)
+    if isinstance(named, Task):
+        return named
+    own = [
+        cls
+        for cls in vars(module).values()
+        if inspect.isclass(cls) and issubclass(cls, Task) and cls.__module__ == module.__name__
+    ]
+    whole = [cls for cls in own if not inspect.isabstract(cls)]
+    if len(own) == 1 and not whole:
+        lacking = ", ".join(sorted(own[0].__abstractmethods__))
+        raise UsageError(f"{path}: class {own[0].__name__} lacks what a task must define: {lacking}.")
+    if len(whole) != 1:
+        found = ", ".join(cls.__name__ for cls in whole) or "none"
+        raise UsageError(f"{path} must define exactly one Task subclass, or a variable task; found: {found}.")
+    return whole[0]()
+
+
+def _checked(task: Task, path: Path) -> Task:
+    """What reports and file names need of a task, and Python does not ask for."""
+    for attribute in ("name", "summary"):
+        if not isinstance(getattr(task, attribute, None), str):
+            raise UsageError(f"{path}: class {type(task).__name__} needs a text as its attribute {attribute}.")
+    return task
 
 
 def _line_in(path: Path, problem: BaseException) -> str:
     """Where in the user's file it happened."""
-    line = getattr(problem, "lineno", None) if isinstance(problem, SyntaxError) else None
+    line = problem.lineno if isinstance(problem, SyntaxError) else None
     trace = problem.__traceback__
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename) == path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -66,16 +67,12 @@ class Recipe:
             raise UsageError(f"The recipe got optimizer={self.optimizer!r}; accepted are adam, adamw and sgd.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise UsageError(f"The recipe got weight_decay={self.weight_decay!r}; accepted is a finite number >= 0.")
-        if not 0 <= self.distill <= 1 or not self.temperature > 0:
-            raise UsageError(
-                f"The recipe got distill={self.distill!r} and temperature={self.temperature!r}; accepted are 0 to 1, and > 0."
-            )
+        if not 0 <= self.distill <= 1:
+            raise UsageError(f"The recipe got distill={self.distill!r}; accepted is a number from 0 to 1.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise UsageError(f"The recipe got temperature={self.temperature!r}; accepted is a finite number > 0.")
         ladder = tuple(float(rung) for rung in self.ladder)
-        if (
-            not ladder
-            or any(not 0 < rung < 1 for rung in ladder)
-            or any(a >= b for a, b in zip(ladder, ladder[1:], strict=False))
-        ):
+        if not ladder or any(not 0 < rung < 1 for rung in ladder) or any(a >= b for a, b in itertools.pairwise(ladder)):
             raise UsageError(f"The recipe got ladder={list(ladder)}; accepted are rising sparsities between 0 and 1.")
         object.__setattr__(self, "ladder", ladder)
 
@@ -100,7 +97,7 @@ class Task(ABC):
     pretrained: ClassVar[bool] = False
     """Whether `model` is trained already, so that it is the dense baseline as it stands."""
     targets: ClassVar[Sequence[str] | None] = None
-    """What may be pruned (`isogrid.masks.find_targets`); None takes all weights of the usual layers; embeddings must be named."""
+    """What may be pruned (`isogrid.masks.find_targets`); None takes the weights of all usual layers but embeddings."""
     ignore: ClassVar[Sequence[str] | None] = None
 
     @abstractmethod
@@ -122,10 +119,17 @@ class Task(ABC):
     def example(self) -> tuple[Tensor, ...]:
         """Inputs of the model for a batch of a few samples: what it is exported and verified with."""
 
+    def has(self, split: Split) -> bool:
+        """Whether `evaluate` can measure that split; only ``"validation"`` must be there.
+
+        Without ``"test"`` nothing can be confirmed, and the verdict is ``untested``.
+        """
+        return True
+
     def steps_per_epoch(self) -> int:
         """Batches in one pass."""
         batches = self.batches()
-        return len(batches) if hasattr(batches, "__len__") else sum(1 for _ in batches)
+        return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
 
     def forward(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's answer to a batch; by default the batch is ``(inputs, labels)``."""
@@ -175,7 +179,7 @@ class ClassificationTask(Task):
 
     def evaluate(self, model: nn.Module, split: Split) -> Outcomes:
         inputs, labels = self.data(split)
-        answers = [model(part).argmax(dim=1) for part in inputs.split(2048)]
+        answers = [model(part).argmax(dim=1) for part in torch.split(inputs, 2048)]
         return Outcomes.of_classes(torch.cat(answers).cpu().numpy(), labels.cpu().numpy())
 
     def example(self) -> tuple[Tensor, ...]:
@@ -199,7 +203,7 @@ class ShuffledBatches:
     def __len__(self) -> int:
         return math.ceil(len(self._tensors[0]) / self._batch_size)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         order = torch.randperm(len(self._tensors[0]))
-        for picked in order.split(self._batch_size):
+        for picked in torch.split(order, self._batch_size):
             yield tuple(tensor[picked] for tensor in self._tensors)

@@ -1,0 +1,129 @@
+# Everything that is done with this project, by name.  `make` alone lists the targets.
+#
+# PYTHON=/path/to/python3 chooses the interpreter of the environments; any from 3.11 on will do.
+# pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...) are respected.  PyPI's PyTorch for Linux
+# brings several gigabytes of CUDA; point pip to the index of PyTorch's CPU builds as well and it takes that one.
+
+PYTHON ?= $(shell scripts/find-python)
+BIN := .venv/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check
+BASE := .venv-base/bin/python
+
+NATIVE_SOURCES := CMakeLists.txt $(shell find native -name tests -prune -o -type f -print)
+CXX_FILES = $(shell find native -name '*.cpp' -o -name '*.hpp')
+PACKAGE_FILES := $(shell find src -type f -not -name '*.pyc')
+
+# What is tested without PyTorch, in an environment that has only what the base package needs.
+BASE_TESTS := tests/base tests/test_init.py tests/test_native.py tests/test_names.py tests/test_patterns.py \
+    tests/test_scores.py tests/test_schedules.py tests/test_allocation.py tests/test_floor.py tests/test_metrics.py
+
+export PIP_NO_WARN_SCRIPT_LOCATION := 1
+# The models here are small: a second thread costs more than it brings, and one gives the same bits everywhere.
+test test-slow test-base bench: export OMP_NUM_THREADS ?= 1
+
+.DELETE_ON_ERROR:
+.PHONY: help venv native demo bench test test-slow test-all test-base native-test native-test-plain \
+    lint lint-style lint-format lint-types lint-layers lint-native format docs clean FORCE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+# --- the environment ---
+
+venv: build/.native ## make .venv: the package (editable), all extras, all tools
+
+.venv/.tools: pyproject.toml constraints.txt
+	@PYTHON=$(PYTHON) scripts/check-system
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --quiet -c constraints.txt --group build
+	@touch $@
+
+native: build/.native ## build the changed C++ again
+
+# An editable install knows which Python files there were, so a new or a moved one installs again as changed C++ does.
+build/.native: .venv/.tools $(NATIVE_SOURCES) build/python-files
+	$(PIP) install --quiet -c constraints.txt --group dev --no-build-isolation -C build-dir=build/editable -e '.[all]'
+	@touch $@
+
+build/python-files: FORCE
+	@mkdir -p build
+	@find src -name '*.py' | LC_ALL=C sort | cmp --silent - $@ || find src -name '*.py' | LC_ALL=C sort > $@
+
+# --- the product ---
+
+demo: venv ## the main job on real data: a dense model to its balance point, in runs/demo
+	$(BIN)/isogrid optimize digits --max-drop 1pt --out runs/demo --force
+
+bench: venv ## measure this machine
+	@for program in benchmarks/*/run.py; do \
+	    [ -e "$$program" ] || continue; \
+	    echo "== $$program"; $(PY) "$$program" || exit 1; \
+	done
+
+# --- the proof ---
+
+test: venv native-test-plain ## all tests but the slow ones, the examples in docstrings, the native tests
+	$(PY) -m pytest -m "not slow"
+
+test-slow: venv ## only the slow tests
+	$(PY) -m pytest -m slow tests
+
+test-all: test test-slow test-base native-test ## everything
+
+# The wheel as a user gets it, in an environment of its own that has no PyTorch.
+test-base: .venv-base/.wheel ## the base package without PyTorch
+	$(BASE) -m pytest $(BASE_TESTS)
+	$(BASE) scripts/time-import
+
+.venv-base/.wheel: build/.native $(PACKAGE_FILES)
+	rm -rf build/wheels
+	$(PIP) wheel --quiet --no-deps --no-build-isolation -C build-dir=build/wheel -w build/wheels .
+	[ -e $(BASE) ] || $(PY) -m venv --without-pip .venv-base
+	$(PIP) --python $(BASE) install --quiet -c constraints.txt --group test build/wheels/*.whl
+	$(PIP) --python $(BASE) install --quiet --no-deps --force-reinstall build/wheels/*.whl
+	@touch $@
+
+native-test: NATIVE_BUILD := build/native-sanitized
+native-test: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=Debug -DISOGRID_SANITIZE=address,undefined
+native-test: .venv/.tools ## the native tests under the address and undefined-behaviour sanitizers
+	@PYTHON=$(PYTHON) scripts/check-system tests
+	$(run-native-tests)
+
+# Part of `make test`, which runs without the C++ test library too, but says so.
+native-test-plain: NATIVE_BUILD := build/native-plain
+native-test-plain: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=Release
+native-test-plain: .venv/.tools
+	@if PYTHON=$(PYTHON) scripts/check-system tests; then $(run-native-tests); \
+	else echo "The native tests do not run here for want of the above."; fi
+
+define run-native-tests
+$(BIN)/cmake -S . -B $(NATIVE_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja --log-level=WARNING \
+    -DISOGRID_PYTHON=OFF -DISOGRID_TESTS=ON -DISOGRID_DEV=ON $(NATIVE_OPTIONS) && \
+$(BIN)/cmake --build $(NATIVE_BUILD) && $(BIN)/ctest --test-dir $(NATIVE_BUILD) --output-on-failure --no-tests=error
+endef
+
+# Five targets, so that `make -k lint` tells all that is wrong and not only what the first tool finds.
+lint: lint-style lint-format lint-types lint-layers lint-native ## style, types, layers
+lint-style: venv
+	$(BIN)/ruff check .
+lint-format: venv
+	$(BIN)/ruff format --check .
+lint-types: venv
+	$(BIN)/mypy
+lint-layers: venv
+	$(BIN)/lint-imports
+lint-native: venv
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: venv ## write Python and C++ in the project's style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+docs: venv ## build the documentation in site/
+	$(BIN)/mkdocs build --strict
+
+clean: ## remove all that was built, but not the runs
+	rm -rf .venv .venv-base build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,112 @@
+"""Gradual: its own ramp, and what every method promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conformance.methods import WEIGHTS, TrainingMethodConformance
+from conformance.training import STEPS, Run, small_model
+from isogrid.errors import PatternError, TrainingError
+from isogrid.patterns import NofM, active_count
+from isogrid.schedules import Constant, Cubic, OneShot
+from isogrid.scores import Gradient, Magnitude, Random
+from isogrid.sparsify import Gradual
+
+
+class TestGradual(TrainingMethodConformance):
+    method = Gradual(sparsity=0.8, delta_t=3)
+
+
+class TestGradualByGradient(TrainingMethodConformance):
+    method = Gradual(sparsity=0.6, score=Gradient(), delta_t=4)
+
+
+class TestGradualAtRandom(TrainingMethodConformance):
+    method = Gradual(sparsity=0.7, score=Random(), delta_t=5, allocation="erk")
+
+
+class TestGradualInAPattern(TrainingMethodConformance):
+    method = Gradual(pattern="1:4", delta_t=3)
+
+
+class TestGradualInBlocks(TrainingMethodConformance):
+    method = Gradual(sparsity=0.5, pattern="block:2x2", allocation="uniform")
+
+
+def test_sparsity_follows_equation_1_of_zhu_and_gupta() -> None:
+    run = Run(Gradual(sparsity=0.9, schedule=Cubic(end=1.0), delta_t=4))
+    for step in run.steps():
+        due = step - step % 4
+        wanted = 0.9 + (0.0 - 0.9) * (1 - due / STEPS) ** 3
+        assert run.state.active == active_count(WEIGHTS, wanted), step
+
+
+def test_the_ramp_starts_at_the_adopted_sparsity() -> None:
+    masks = {"0.weight": torch.ones(16, 12, dtype=torch.bool), "2.weight": torch.ones(4, 16, dtype=torch.bool)}
+    masks["0.weight"][:, :6] = False
+    run = Run(Gradual(sparsity=0.9, schedule=Cubic(), delta_t=4), masks=masks)
+    initial = 96 / WEIGHTS
+    for step in run.steps():
+        due = step - step % 4
+        wanted = 0.9 + (initial - 0.9) * (1 - due / STEPS) ** 3
+        assert run.state.active == active_count(WEIGHTS, wanted), step
+
+
+def test_it_never_gets_denser_than_the_adopted_masks() -> None:
+    masks = {"0.weight": torch.zeros(16, 12, dtype=torch.bool), "2.weight": torch.ones(4, 16, dtype=torch.bool)}
+    masks["0.weight"][0] = True
+    run = Run(Gradual(sparsity=0.5), masks=masks).finish()
+    assert torch.equal(run.sparsifier.masks["0.weight"], masks["0.weight"])
+
+
+def test_it_cuts_the_smallest_magnitudes_of_all_layers_together() -> None:
+    run = Run(Gradual(sparsity=0.5, schedule=OneShot(at=0.5)), "sgd")
+    for _ in run.steps(until=STEPS // 2 - 1):
+        pass
+    assert run.sparsifier.sparsity == 0
+    run.step()
+    kept = [layer.weight[layer.mask].abs().min() for layer in run.state.layers]
+    for layer in run.state.layers:
+        layer.target.parameter.data.add_(0)  # the cut ones are zero, so only an undisturbed twin knows what they were
+    twin = Run(Gradual(sparsity=0.0), "sgd")
+    for _ in twin.steps(until=STEPS // 2):
+        pass
+    magnitudes = torch.cat([layer.weight.abs().flatten() for layer in twin.state.layers])
+    assert float(min(kept)) == float(magnitudes.sort().values[WEIGHTS // 2])
+
+
+def test_the_ramp_closes_at_its_end_whatever_the_interval() -> None:
+    run = Run(Gradual(sparsity=0.9, schedule=Cubic(end=0.5), delta_t=7))
+    reached = {step: run.state.active for step in run.steps()}
+    assert reached[19] > reached[20] == active_count(WEIGHTS, 0.9)
+    assert len({active for step, active in reached.items() if step >= 20}) == 1
+
+
+def test_a_constant_schedule_cuts_nothing_in_training() -> None:
+    assert Run(Gradual(sparsity=0.5, schedule=Constant())).finish().sparsifier.sparsity == pytest.approx(0.0)
+
+
+def test_weights_that_are_not_finite_are_reported_and_not_ranked() -> None:
+    run = Run(Gradual(sparsity=0.5, delta_t=1))
+    run.step()
+    run.model[0].weight.data[3, 3] = float("inf")
+    with pytest.raises(TrainingError, match=r"0\.weight are not finite at step 2"):
+        run.step()
+
+
+def test_a_pattern_that_does_not_fit_is_refused_before_anything_is_touched() -> None:
+    model = small_model()
+    before = model[0].weight.clone()
+    with pytest.raises(PatternError, match=r"0\.weight does not fit the pattern; leave it out with ignore="):
+        Run(Gradual(pattern=NofM(2, 5)), model=model)
+    assert torch.equal(model[0].weight, before)
+    assert not model[0].weight._post_accumulate_grad_hooks
+
+
+def test_gradients_are_only_asked_for_when_a_cut_by_gradient_is_due() -> None:
+    run = Run(Gradual(sparsity=0.5, score=Gradient(), delta_t=10))
+    asked = [run.sparsifier.method.gradients(run.state)]
+    asked += [run.sparsifier.method.gradients(run.state) for _ in run.steps()]
+    assert [step for step, wanted in enumerate(asked) if wanted != "none"] == [9, 19, 29]
+    assert Gradual(sparsity=0.5, score=Magnitude()).gradients(run.state) == "none"
