@@ -63,6 +63,12 @@ class TestERK(AllocationConformance):
             span = max(1, sum(layer.shape))
             assert counts[layer.name] == layer.size or counts[layer.name] + 1 >= factor * span
 
+    def test_the_last_weight_goes_to_the_largest_remainder(self) -> None:
+        # Four weights in the proportion 1 (a scalar, which has no axes) to 8: 4/9 and 32/9.
+        layers = [Layer("scalar", ()), Layer("square", (4, 4))]
+        assert self.allocation.allocate(layers, 0.76) == {"scalar": 0, "square": 4}
+        assert self.allocation.allocate(layers, 0.70) == {"scalar": 1, "square": 4}
+
     def test_a_large_rest_is_shared_in_whole_rounds(self) -> None:
         layers = [Layer("thin", (1, 50_000)), Layer("thick", (4096, 4)), Layer("tiny", (2, 3))]
         counts = self.allocation.allocate(layers, 0.5, FanIn())
@@ -115,6 +121,18 @@ class TestGlobal(AllocationConformance):
         for layer in layers:
             inner, outer = (pattern.mask(layer.scores, counts[layer.name]) for counts in (fewer, more))
             assert np.all(inner <= outer)
+
+    @pytest.mark.parametrize("rows", [2, 40, 400])
+    def test_ties_between_groups_of_different_sizes_go_to_the_earlier_layer(self, rows: int) -> None:
+        # Rows score 2 and 1 in turn; an unstable sort of many of them would mix the layers.
+        scores = {width: np.tile([[2.0], [1.0]], (rows // 2, width)) for width in (2, 3)}
+        layers = [Layer(f"{width}", of_width.shape, of_width) for width, of_width in scores.items()]
+        filled = np.cumsum(np.repeat([2, 3, 2, 3], rows // 2))
+        for sparsity in np.linspace(0, 1, 41).tolist():
+            kept = np.searchsorted(filled, active_count(5 * rows, sparsity), side="right")
+            runs = np.clip(kept - rows // 2 * np.arange(4), 0, rows // 2)
+            expected = {"2": 2 * (runs[0] + runs[2]), "3": 3 * (runs[1] + runs[3])}
+            assert self.allocation.allocate(layers, sparsity, Row()) == expected
 
     def test_large_groups_are_ranked_per_weight(self) -> None:
         small = Layer("small", (2, 2), np.full((2, 2), 3.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -125,6 +126,11 @@ class TestAPatternOfYourOwn(PatternConformance):
 
 def test_every_pattern_has_its_conformance_test() -> None:
     assert uncovered("Pattern", "PatternConformance") == []
+
+
+def test_a_grid_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Row().grid((2, 3)).groups = 5
 
 
 def test_a_pattern_without_conformance_test_would_be_found(tmp_path: Path) -> None:

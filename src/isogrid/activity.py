@@ -138,7 +138,7 @@ def measure(
     model: nn.Module,
     batches: Iterable[Any],
     *,
-    modules: Sequence[str] | None = None,
+    modules: str | Sequence[str] | None = None,
     max_batches: int | None = None,
 ) -> Measurement:
     """Run batches through a model and count the exact zeros that each activation module puts out.
@@ -154,7 +154,8 @@ def measure(
         max_batches: stop after so many.
 
     Raises:
-        UsageError: a name that is no module, no activation module in the model, or ``max_batches`` below 1.
+        UsageError: a name that is no module or of one that returned no floating tensor, no activation module in the
+            model, ``max_batches`` below 1, or batches that differ in features.
         DataError: there is no batch.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -162,7 +163,8 @@ def measure(
     >>> found.activations[0].name, found.activations[0].values
     ('1', 48)
     """
-    if max_batches is not None and (isinstance(max_batches, bool) or max_batches < 1):
+    whole = isinstance(max_batches, int) and not isinstance(max_batches, bool)
+    if max_batches is not None and not (whole and max_batches >= 1):
         raise UsageError(f"measure got max_batches={max_batches!r}; accepted is a whole number >= 1.")
     model = unwrap(model)
     watched = _watched(model, modules)
@@ -183,10 +185,15 @@ def measure(
             run += 1
     if run == 0:
         raise DataError("measure got no batch; accepted is one batch or more.")
+    if modules is not None and (silent := sorted(watched.keys() - tallies.keys())):
+        raise UsageError(
+            f"measure saw no floating tensor come out of {silent[0]}; accepted are modules that run and return a "
+            "tensor."
+        )
     return Measurement(tuple(_row(name, watched[name], tally) for name, tally in tallies.items()), run)
 
 
-def _watched(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
+def _watched(model: nn.Module, names: str | Sequence[str] | None) -> dict[str, nn.Module]:
     everything = dict(model.named_modules())
     if names is None:
         found = {name: module for name, module in everything.items() if isinstance(module, ACTIVATIONS)}
@@ -196,11 +203,12 @@ def _watched(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Modu
                 "with modules=."
             )
         return found
-    for name in names:
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
         if name not in everything:
             known = ", ".join(list(everything)[1:6])
             raise UsageError(f"measure got the module {name!r}, which the model lacks; it has {known} and so on.")
-    return {name: everything[name] for name in names}
+    return {name: everything[name] for name in chosen}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from isogrid.errors import UsageError
 class Penalty(ABC):
     """A penalty on one weight tensor in canonical view (axis 0 = output, axis 1 = input, then kernel axes).
 
-    Every field is a finite strength of zero or more, in units of loss per unit of the norm; anything else raises
+    Every field of type float is a finite strength of zero or more, in units of loss per unit of the norm; anything else raises
     ``UsageError``.
     """
 
@@ -32,8 +32,11 @@ class Penalty(ABC):
 
     def __post_init__(self) -> None:
         for field in fields(self):
+            if field.type not in ("float", float):
+                continue
             value = getattr(self, field.name)
-            if isinstance(value, float | int) and not (math.isfinite(value) and value >= 0):
+            number = isinstance(value, float | int) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and value >= 0):
                 raise UsageError(f"{type(self).__name__} got {field.name}={value!r}; accepted is a finite number >= 0.")
 
     @abstractmethod

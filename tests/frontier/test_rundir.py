@@ -151,13 +151,15 @@ def _hold(path: str, pipe: Connection) -> None:
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    other = context.Process(target=_hold, args=(str(tmp_path), theirs))
+    other = context.Process(target=_hold, args=(str(tmp_path), theirs), daemon=True)
     other.start()
-    assert ours.recv() == "held"
-    with pytest.raises(RunError, match="in use by another process"):
-        start(tmp_path)
-    ours.send("die")
-    other.join()
+    try:
+        assert ours.recv() == "held"
+        with pytest.raises(RunError, match="in use by another process"):
+            start(tmp_path)
+    finally:
+        ours.send("die")
+        other.join()
     assert start(tmp_path) is False
 
 

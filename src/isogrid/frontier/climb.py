@@ -11,6 +11,7 @@ from torch import nn
 
 from isogrid.floor import Floor
 from isogrid.formats.model import model_bytes
+from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import Listener
 from isogrid.frontier.points import PRECISIONS, FrontierPoint
 from isogrid.frontier.training import Phase, Trained, Trainer
@@ -82,11 +83,15 @@ class Search:
         found = Found(best, self._plan.floor.limit(metric, baseline), baseline)
         found.trained["dense"] = best
         self._start = first
-        self._teacher = self._trainer.model_of(best)
-        for parameter in self._teacher.parameters():
-            parameter.requires_grad_(False)
+        self._teacher = self._ensemble(cycles)
         self._measure(found, "dense", 0, best)
         return found
+
+    def _ensemble(self, cycles: Sequence[Trained]) -> Ensemble:
+        """The best dense cycles as one teacher: matched training made them anyway, and together they know more."""
+        metric = self._task.metric
+        ranked = sorted(cycles, key=lambda one: -one.metric if metric.higher_is_better else one.metric)
+        return Ensemble([self._trainer.model_of(one) for one in ranked[: self._recipe.teachers]])
 
     @property
     def _matches_dense(self) -> bool:

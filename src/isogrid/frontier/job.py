@@ -152,7 +152,7 @@ def optimize(
         }
         if force or not run.finished:
             # Before anything is removed or trained: what would fail at the end of a long run fails now.
-            _check_job(task, fresh, plan)
+            _check_job(task, fresh, plan, chosen_recipe)
         with run.opened(config, force=force) as finished:
             if finished:
                 report = ReportData.from_json(json.dumps(run.read_json("report.json")))
@@ -179,7 +179,8 @@ def _task(model: nn.Module | Task | str, **loop: Any) -> Task:
     if isinstance(model, str):
         model = load_task(model)
     if isinstance(model, Task):
-        given = [name for name in ("train", "evaluate", "test", "example", "loss", "forward") if loop[name] is not None]
+        defaults = {"recipe": loop["recipe"], "metric": ACCURACY, "pretrained": False}
+        given = [name for name, value in loop.items() if value is not defaults.get(name)]
         if given:
             raise UsageError(
                 f"optimize() got {given[0]} beside the task {model.name!r}, which has its own; pass a module instead."
@@ -220,7 +221,7 @@ def _check_numbers(seed: int, until: float | None) -> None:
         raise UsageError(f"optimize() got until={until!r}; accepted is a finite number, or None.")
 
 
-def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan) -> None:
+def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan, recipe: Recipe) -> None:
     """Whatever can be known before the training: libraries, floor, targets, pattern, example.
 
     Raises:
@@ -233,7 +234,7 @@ def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan) -> None:
                 "'isogrid[onnx]'."
             )
     plan.floor.limit_from(task.metric, 1.0)
-    plan.method.at(0.5)
+    plan.method.at(recipe.ladder[0])
     targets = find_targets(fresh, task.targets, task.ignore)
     if isinstance(plan.method, Selecting):
         layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in targets]

@@ -127,9 +127,9 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
 
     def _clear(self) -> bool:
-        """Remove a run's own files and nothing else; the configuration last, so that the rest is known for a run's.
+        """Remove a run's own files and nothing else; whether there was a run.
 
-        Returns whether there was a run.
+        Its configuration stays until the new one takes its place: at no moment are old checkpoints without an owner.
         """
         try:
             before = self.read_json(_CONFIG, missing_ok=True)
@@ -145,7 +145,6 @@ class RunDirectory:
         for folder in (self.path / "tensorboard", self.checkpoints):
             if folder.is_dir():
                 shutil.rmtree(folder)
-        (self.path / _CONFIG).unlink(missing_ok=True)
         return True
 
     def _sweep(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.errors import DataError, TrainingError, UsageError
+from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import EpochEnd, Listener
 from isogrid.frontier.rundir import RunDirectory
 from isogrid.masks import count_zeros, find_targets
@@ -100,7 +101,7 @@ class Trainer:
                 raise DataError(f"The training data of {self.task.name} is empty; accepted is one batch or more.")
         return self._steps_per_epoch
 
-    def train(self, phase: Phase, start: Trained | None = None, teacher: nn.Module | None = None) -> Trained:
+    def train(self, phase: Phase, start: Trained | None = None, teacher: Ensemble | None = None) -> Trained:
         """Run a phase, or what is left of it.
 
         Raises:
@@ -129,7 +130,7 @@ class Trainer:
 class _PhaseRun:
     """The state of one phase while it runs."""
 
-    def __init__(self, trainer: Trainer, phase: Phase, start: Trained | None, teacher: nn.Module | None) -> None:
+    def __init__(self, trainer: Trainer, phase: Phase, start: Trained | None, teacher: Ensemble | None) -> None:
         self.trainer, self.phase = trainer, phase
         self.task, self.recipe = trainer.task, trainer.recipe
         self.run_directory, self.listener, self.seed = trainer._run, trainer._listener, trainer._seed
@@ -228,8 +229,7 @@ class _PhaseRun:
         answer = self.task.forward(self.model, batch)
         loss = self.task.loss(answer, batch)
         if self.teacher is not None and self.recipe.distill > 0:
-            with torch.no_grad():
-                wanted = self.task.forward(self.teacher, batch)
+            wanted = self.teacher.answer(lambda member: self.task.forward(member, batch))
             soft = distillation_loss(answer, wanted, self.recipe.temperature)
             loss = (1 - self.recipe.distill) * loss + self.recipe.distill * soft
         value = float(loss.detach())

@@ -28,19 +28,9 @@ def check_pattern(state: SparseState, pattern: Pattern) -> None:
 
 
 def score_layer(state: SparseState, layer: SparseLayer, score: Score) -> npt.NDArray[Any]:
-    """Scores of a layer's weights; pruned ones rank below all active ones, so that what is pruned stays pruned."""
+    """The score of each of a layer's weights, in canonical view."""
     gradient = layer.to_array(layer.gradient) if layer.gradient is not None else None
-    values = score(layer.to_array(layer.weight), gradient=gradient, rng=state.rng("score", layer))
-    mask = layer.to_array(layer.mask)
-    return keep_pruned_last(values, mask)
-
-
-def keep_pruned_last(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """``values`` with the inactive ones moved below the smallest active one."""
-    if values.size == 0 or mask.all():
-        return values
-    lowest = float(values.min())
-    return np.where(mask, values, np.asarray(lowest - 1 - abs(lowest), dtype=values.dtype))
+    return score(layer.to_array(layer.weight), gradient=gradient, rng=state.rng("score", layer))
 
 
 def select(
@@ -48,16 +38,31 @@ def select(
 ) -> dict[str, Tensor]:
     """Masks that keep the highest scores at that sparsity, shared out over the layers by ``allocation``.
 
-    A pattern that implies its sparsity (N:M) takes every layer to the same one.
+    What is pruned stays pruned.  A pattern that implies its sparsity (N:M) takes every layer to the same one, and to no
+    more than it implies.
     """
+    held = {layer.name: layer.to_array(layer.mask) for layer in state.layers}
+    ranked = {name: _pruned_last(np.asarray(scores[name]), mask, pattern) for name, mask in held.items()}
     if pattern.implied_sparsity is not None:
+        sparsity = min(sparsity, pattern.implied_sparsity)
         active = {layer.name: active_count(layer.size, sparsity) for layer in state.layers}
     else:
         layers = [
-            Layer(layer.name, layer.target.shape, scores[layer.name] if allocation.needs_scores else None)
+            Layer(layer.name, layer.target.shape, ranked[layer.name] if allocation.needs_scores else None)
             for layer in state.layers
         ]
         active = allocation.allocate(layers, sparsity, pattern)
     return {
-        layer.name: layer.from_array(pattern.mask(scores[layer.name], active[layer.name])) for layer in state.layers
+        layer.name: layer.from_array(pattern.mask(ranked[layer.name], active[layer.name]) & held[layer.name])
+        for layer in state.layers
     }
+
+
+def _pruned_last(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], pattern: Pattern) -> npt.NDArray[Any]:
+    """`values` with pruned weights counting for nothing, and groups of which all is pruned below all others."""
+    if values.size == 0 or mask.all():
+        return values
+    counted = np.where(mask, values, np.zeros((), dtype=values.dtype))
+    gone = ~pattern.spread(np.asarray(pattern.fold(mask).any(axis=2)), mask.shape)
+    lowest = float(counted.min())
+    return np.where(gone, np.asarray(lowest - 1 - abs(lowest), dtype=values.dtype), counted)

@@ -46,7 +46,8 @@ class Static(Selecting):
 
     def begin(self, state: SparseState) -> None:
         if self.masks is not None:
-            state.set_masks(state.fit_masks(self.masks))
+            given = state.fit_masks(self.masks)
+            state.set_masks({layer.name: layer.mask & given[layer.name] for layer in state.layers})
             return
         super().begin(state)
         scores = {layer.name: score_layer(state, layer, Random()) for layer in state.layers}

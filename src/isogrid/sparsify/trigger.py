@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogrid.errors import TrainingError, UsageError
-from isogrid.patterns import active_count
+from isogrid.errors import PatternError, TrainingError, UsageError
+from isogrid.patterns import Unstructured, active_count
 from isogrid.schedules import Cubic, Schedule
 from isogrid.sparsify.method import Gradients, check_fraction, register_method, update_due
 from isogrid.sparsify.selecting import Selecting
-from isogrid.sparsify.selection import keep_pruned_last
+from isogrid.sparsify.selection import select
 from isogrid.sparsify.state import SparseLayer, SparseState
 
 
@@ -36,7 +36,8 @@ class Trigger(Selecting):
     al. 2020 (arXiv:1911.11134).
 
     Attributes:
-        sparsity: the cap, and when paced also the goal.
+        sparsity: the cap of what the masks hold at zero, and when paced also the goal (which whole groups of a pattern
+            may miss by one).
         threshold: absolute bound on the moving average, in units of the gradient.
         quantile: bound as a quantile of the active weights' averages, between 0 and 1.
         patience: consecutive checks for which the average must stay below the bound.
@@ -76,6 +77,20 @@ class Trigger(Selecting):
             raise UsageError(f"Trigger got patience={self.patience!r}; accepted is a whole number >= 1.")
         if self.revive is not None and not self.revive > 0:
             raise UsageError(f"Trigger got revive={self.revive!r}; accepted is a number > 0, or None.")
+        if self.revive is not None and self.target_pattern != Unstructured():
+            raise UsageError(
+                f"Trigger got revive={self.revive!r} with pattern {self.target_pattern}; accepted is unstructured, "
+                "for single weights come back."
+            )
+
+    def begin(self, state: SparseState) -> None:
+        super().begin(state)
+        for layer in state.layers:
+            if self.target_pattern.grid(layer.target.shape).partitions > 1:
+                raise PatternError(
+                    f"Trigger cannot hold pattern {self.target_pattern}, which wants equally many zeros in every part "
+                    "of a layer, while weights settle where they do; accepted are unstructured, block, row and channel."
+                )
 
     @property
     def mode(self) -> str:
@@ -131,7 +146,7 @@ class Trigger(Selecting):
             small = (layer.buffers["average"] <= bound) & layer.mask
             patience = layer.buffers["patience"]
             patience.add_(1).mul_(small)
-            settled[layer.name] = patience >= self.patience
+            settled[layer.name] = self._whole_groups(layer, patience >= self.patience)
         return settled
 
     def _bound(self, state: SparseState, allowed: float) -> float:
@@ -159,8 +174,24 @@ class Trigger(Selecting):
             unjudged = torch.full_like(layer.mask, 1 + highest, dtype=torch.float32)
             average = layer.buffers.get("average", unjudged).clone()
             average.masked_fill_(layer.mask & ~settled[layer.name], 2 + 2 * highest)
-            scores[layer.name] = keep_pruned_last(layer.to_array(average), layer.to_array(layer.mask))
-        self.keep_best(state, scores, sparsity)
+            scores[layer.name] = layer.to_array(average)
+        # A cap is never passed, and whole groups may not fill it: then they are asked for less.
+        most = active_count(state.size, max(float(state.numbers["initial_sparsity"]), self.target_sparsity))
+        while sparsity > state.mask_sparsity:
+            chosen = select(state, scores, sparsity, self.target_pattern, self.target_allocation)
+            # An allocation may want more of a layer than has settled there.
+            masks = {layer.name: chosen[layer.name] | (layer.mask & ~settled[layer.name]) for layer in state.layers}
+            excess = most - sum(int(torch.count_nonzero(mask)) for mask in masks.values())
+            if excess <= 0:
+                state.set_masks(masks)
+                return
+            sparsity -= excess / state.size
+
+    def _whole_groups(self, layer: SparseLayer, settled: Tensor) -> Tensor:
+        """Where all active weights of a group of the pattern have settled."""
+        pattern, shape = self.target_pattern, layer.target.shape
+        whole = np.asarray(pattern.fold(layer.to_array(settled | layer.pruned)).all(axis=2))
+        return layer.from_array(pattern.spread(whole, shape)) & settled
 
     def _revive(self, state: SparseState, factor: float) -> None:
         if state.progress >= self.schedule.end:

@@ -34,6 +34,7 @@ class Recipe:
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (Nesterov momentum 0.9).
         weight_decay: of the optimiser.
         distill: weight of the dense model's soft answers in the loss of a rung, from 0 (none) to 1 (they alone).
+        teachers: how many of the best dense cycles give those answers together.
         temperature: of those answers (Hinton, Vinyals and Dean 2015, arXiv:1503.02531).
         ladder: the sparsities of the climb, rising.
 
@@ -51,11 +52,12 @@ class Recipe:
     optimizer: str = "adam"
     weight_decay: float = 0.0
     distill: float = 0.0
+    teachers: int = 1
     temperature: float = 3.0
     ladder: Sequence[float] = LADDER
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "rung_epochs"):
+        for name in ("epochs", "rung_epochs", "teachers"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"The recipe got {name}={value!r}; accepted is a whole number >= 1.")
