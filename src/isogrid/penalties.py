@@ -23,8 +23,8 @@ from isogrid.errors import UsageError
 class Penalty(ABC):
     """A penalty on one weight tensor in canonical view (axis 0 = output, axis 1 = input, then kernel axes).
 
-    Every field of type float is a finite strength of zero or more, in units of loss per unit of the norm; anything else raises
-    ``UsageError``.
+    Every field of type float is a finite strength of zero or more, in units of loss per unit of the norm; anything else
+    raises ``UsageError``.
     """
 
     makes_zeros: ClassVar[bool]

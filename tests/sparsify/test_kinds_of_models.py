@@ -71,7 +71,8 @@ class Twice(nn.Module):
 def convolutions() -> nn.Module:
     return nn.Sequential(
         nn.Unflatten(1, (1, 6)), nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4),
-        nn.ConvTranspose2d(4, 6, 2, stride=2), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+        nn.ConvTranspose2d(4, 6, 2, stride=2), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(6, 3),
     )  # fmt: skip
 
 

@@ -35,14 +35,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | Callable[[Binar
     target = Path(path)
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
     try:
-        with open(temporary, "xb") as file:
+        with temporary.open("xb") as file:
             if callable(data):
                 data(file)
             else:
                 file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
         _flush_folder(target.parent)
     except OSError as problem:
         raise RunError(

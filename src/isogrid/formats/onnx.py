@@ -140,7 +140,8 @@ def verify(
         worst = max(worst, _difference(path, found, expected))
     if not worst <= tolerance:
         raise FormatError(
-            f"{os.fspath(path)} differs from the model by {worst:.2g} of the largest output; at most {tolerance:g} is accepted."
+            f"{os.fspath(path)} differs from the model by {worst:.2g} of the largest output; at most "
+            f"{tolerance:g} is accepted."
         )
     return worst
 

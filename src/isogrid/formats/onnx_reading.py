@@ -97,8 +97,9 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxContents:
 
     Parameters are the floating point initializers of more than one number, and integer ones that are cast or
     dequantised, or multiplied as integers; not so the scales of quantisation, the running statistics of batch norms and
-    the settings of operators.  Targets are those of two axes or more that a matrix product, a convolution or a recurrent
-    layer multiplies by, except depthwise kernels and tables that are also looked up (embeddings).  An initializer
+    the settings of operators.  Targets are those of two axes or more that a matrix product, a convolution or a
+    recurrent layer multiplies by, except depthwise kernels and tables that are also looked up (embeddings).  An
+    initializer
     counts once, however many nodes use it.
 
     Raises:

@@ -217,7 +217,7 @@ class TensorFile:
     def values(self, name: str) -> str:
         """The number format of a stored tensor, such as ``"int8"``."""
         if name in self._entries:
-            return self._entries[name].partition(" ")[0]
+            return str(self._entries[name].partition(" ")[0])
         dtype: str = self._tensors[name]["dtype"]
         return {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}.get(dtype, dtype.lower())
 
@@ -240,7 +240,7 @@ class TensorFile:
         try:
             with safe_open(self.path, framework="np"):
                 pass
-            with open(self.path, "rb") as file:
+            with self.path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 header: dict[str, Any] = json.loads(file.read(length))
             if self.path.stat().st_size == 8 + length:

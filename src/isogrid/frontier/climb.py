@@ -216,7 +216,7 @@ class Search:
                     counts["nonzeros"],
                     size,
                     holds,
-                )  # fmt: skip
+                )
             )
             any_holds = any_holds or holds
             best = value if best is None or task.metric.at_least(value, best) else best

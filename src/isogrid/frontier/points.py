@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from isogrid.errors import UsageError
+from isogrid.formats.numbers import Values
 from isogrid.metrics import Metric
 
 Minimize = Literal["bytes", "nonzeros"]
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[Values, ...] = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,10 @@ def headline(data: ReportData) -> str:
 
 
 def typographic(text: str) -> str:
-    """Exchange plain characters for typographic ones: signs for minus and ellipsis, no break before a unit.
+    r"""Exchange plain characters for typographic ones: signs for minus and ellipsis, no break before a unit.
 
     >>> ascii(typographic("-0.28 pt"))
-    "'\\\\u22120.28\\\\xa0pt'"
+    "'\\u22120.28\\xa0pt'"
     """
     text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text).replace("...", "\N{HORIZONTAL ELLIPSIS}")
     return re.sub(r"(?<=\d) (?=\D)", "\N{NO-BREAK SPACE}", text)

@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isogrid.report.data import Metric, ReportData
+from isogrid.metrics import Metric
+from isogrid.report.data import ReportData
 
 
 def share(fraction: float) -> str:

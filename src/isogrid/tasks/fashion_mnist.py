@@ -30,7 +30,10 @@ class FashionMNIST(ClassificationTask):
     name = "fashion-mnist"
     summary = "images of clothing, 28 x 28 pixels (Debian package dataset-fashion-mnist); LeNet-300-100"
     batch_size = 128
-    recipe = Recipe(epochs=20, rung_epochs=6, lr=1e-3)
+    recipe = Recipe(
+        epochs=20, rung_epochs=16, lr=0.05, optimizer="sgd", weight_decay=5e-4, distill=0.9, teachers=5,
+        ladder=(0.75, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99),
+    )  # fmt: skip
 
     def model(self) -> nn.Module:
         return nn.Sequential(
@@ -55,7 +58,7 @@ class FashionMNISTConv(FashionMNIST):
 
     name = "fashion-mnist-conv"
     summary = "the same images; a small convolutional net"
-    recipe = Recipe(epochs=10, rung_epochs=4, lr=2e-3)
+    recipe = Recipe(epochs=10, rung_epochs=5, lr=2e-3, distill=0.7, ladder=(0.75, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99))
 
     def model(self) -> nn.Module:
         return nn.Sequential(

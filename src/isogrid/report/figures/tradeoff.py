@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from isogrid.metrics import Metric
 from isogrid.report import wording
-from isogrid.report.data import Metric, Point, ReportData
+from isogrid.report.data import Point, ReportData
 from isogrid.report.figures.canvas import TEXT, Canvas, canvas, ink, note
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _curve(
     tips = _draw_points(axes, data, place, deep)
     if data.chosen is not None and data.chosen not in deep:
         _draw_balance_point(sheet, axes, data.chosen, place)
-    label = f"{metric.name} on the validation split against {title.split(',')[0]}; {_summary(data)}"
+    label = f"{metric.name} on the validation split against {title.partition(',')[0]}; {_summary(data)}"
     return sheet.svg(f"{key}-{sheet.width}", label, tips)
 
 
