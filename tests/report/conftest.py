@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from isogrid.metrics import Metric
 from isogrid.report.data import (
     ActivationRow,
     ChangedExample,
@@ -17,7 +18,6 @@ from isogrid.report.data import (
     Histogram,
     InputUse,
     LayerRow,
-    Metric,
     ModelSummary,
     Point,
     ReportData,
