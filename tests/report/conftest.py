@@ -360,3 +360,10 @@ def deep() -> ReportData:
             for step in range(0, 40_000, 8)
         ],
     )
+
+
+@pytest.fixture(params=["digits", "regression", "deep"])
+def any_report(request: pytest.FixtureRequest) -> ReportData:
+    """Each of the three in turn."""
+    report: ReportData = request.getfixturevalue(request.param)
+    return report
