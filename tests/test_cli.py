@@ -453,6 +453,8 @@ def test_ctrl_c_in_training_is_130_and_the_run_goes_on_to_the_same_result(
         stderr=terminal,
         text=True,
         env={**environment, "TERM": "xterm-256color"},
+        # Where the tests run in the background of a shell, SIGINT is ignored, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no thread yet
     )
     os.close(terminal)
     drawn: list[bytes] = []

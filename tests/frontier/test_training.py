@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import isogrid as ig
 from isogrid.errors import DataError, TrainingError, UsageError
+from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import EpochEnd, Listener, Listeners
 from isogrid.frontier.rundir import RunDirectory
 from isogrid.frontier.training import (
@@ -99,7 +100,7 @@ def test_the_teachers_answers_count_as_much_as_the_recipe_says(tiny: Classificat
     for name, task in (("right", tiny), ("wrong", like(tiny, data=shuffled))):
         (tmp_path / name).mkdir()
         one = trainer(task, tmp_path / name, distill=1.0)
-        teacher = one.new_model().eval()
+        teacher = Ensemble([one.new_model()])
         ends.append(one.train(Phase("rung-01", "rung", 1, 1e-2, ig.Gradual(sparsity=0.5)), teacher=teacher))
     assert torch.equal(ends[0].model["0.weight"], ends[1].model["0.weight"])
 
