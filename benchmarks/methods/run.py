@@ -72,7 +72,8 @@ def main() -> None:
                 found.append(100 * task.evaluate(model, "test").value)
             zeros.append(100 * count_zeros(model)["sparsity"])
         spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-        print(f"| {name or 'dense'} | {statistics.mean(found):.2f} %{spread} | {statistics.mean(zeros):.2f} % |", flush=True)
+        accuracy, sparsity = statistics.mean(found), statistics.mean(zeros)
+        print(f"| {name or 'dense'} | {accuracy:.2f} %{spread} | {sparsity:.2f} % |", flush=True)
 
 
 if __name__ == "__main__":

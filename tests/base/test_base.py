@@ -72,7 +72,7 @@ def test_the_wheel_holds_what_is_not_python() -> None:
 def test_the_wheel_says_what_it_needs() -> None:
     required = importlib.metadata.requires("isogrid") or []
     base = {re.split(r"[^\w-]", requirement)[0] for requirement in required if "extra ==" not in requirement}
-    assert base == {"click", "numpy", "rich", "safetensors", "typer"}
+    assert base == {"numpy", "rich", "safetensors", "typer"}
 
 
 @pytest.mark.parametrize("module", BASE_MODULES)

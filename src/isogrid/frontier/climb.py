@@ -179,7 +179,7 @@ class Search:
     def _prune_once(self, found: Found, method: Method) -> Trained:
         model = self._trainer.model_of(found.dense)
         task = self._task
-        report = prune(model, method, targets=task.targets, ignore=task.ignore)
+        report = prune(model, method, targets=task.targets, ignore=task.ignore, seed=self._trainer.seed)
         measured = self._trainer.measure(model, "validation")
         value = measured.value if isinstance(measured, Outcomes) else measured
         return Trained(dict(model.state_dict()), report.masks, value, found.dense.steps)

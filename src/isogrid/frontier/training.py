@@ -64,13 +64,13 @@ class Trainer:
         self.recipe = recipe
         self.history: list[dict[str, Any]] = []
         self._run = run
-        self._seed = seed
+        self.seed = seed
         self._listener = listener
         self._steps_per_epoch: int | None = None
 
     def new_model(self) -> nn.Module:
         """The task's model with its initial weights, the same at every call."""
-        seed_everything(self._seed, "model", 0)
+        seed_everything(self.seed, "model", 0)
         model = self.task.model()
         if not isinstance(model, nn.Module):
             raise UsageError(f"The task's model() returned {type(model).__name__}; accepted is a torch.nn.Module.")
@@ -133,7 +133,7 @@ class _PhaseRun:
     def __init__(self, trainer: Trainer, phase: Phase, start: Trained | None, teacher: Ensemble | None) -> None:
         self.trainer, self.phase = trainer, phase
         self.task, self.recipe = trainer.task, trainer.recipe
-        self.run_directory, self.listener, self.seed = trainer._run, trainer._listener, trainer._seed
+        self.run_directory, self.listener, self.seed = trainer._run, trainer._listener, trainer.seed
         self.teacher = teacher
         self.total_steps = phase.epochs * trainer.steps_per_epoch
         self.model = trainer.new_model()

@@ -27,7 +27,7 @@ class Usage(enum.Enum):
     CLIMB = "climb"
     """One run passes through rising sparsities, each rung starting from the rung below."""
     RESTART = "restart"
-    """Every sparsity starts again from the dense weights."""
+    """Every sparsity is trained from the initial weights."""
     AFTER = "after"
     """The trained dense weights are pruned at once; no training belongs to the method."""
 
