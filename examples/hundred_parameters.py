@@ -1,8 +1,8 @@
 """A network of exactly 100 parameters becomes sparse: L1 with lambda 0.01, sparse ReLU, the trigger, a threshold.
 
 Points in seven dimensions lie inside or outside a disc that only the first two know of.  Training goes on until 90 %
-of the validation points are right and the trigger has done its work.  What was zeroed, and when, is printed: first
-all that hangs on hidden units which have died, since no gradient reaches it any more.
+of the validation points are right and the trigger has done its work.  What it zeroed, and when, is printed: first what
+hangs on hidden units that never fire, or whose output L1 has taken to zero, since no gradient reaches it any more.
 
     python examples/hundred_parameters.py
 """
@@ -58,8 +58,11 @@ result = ig.fit(
     model, batches, optimizer=optimizer, evaluate=accuracy, max_steps=4000, until=0.90, sparsifier=sparsifier,
     loss=loss, on_step=report,
 )  # fmt: skip
+triggered = sum(int((~mask).sum()) for mask in sparsifier.masks.values())
 counts = sparsifier.finalize()
+zeros = sum(int((~mask).sum()) for mask in sparsifier.masks.values())
 reached = "reached" if result.reached else "not reached"
 print(f"accuracy {result.metric:.3f} after {result.steps} steps; threshold of 0.90 {reached}")
 print(f"{counts['nonzeros']} of {counts['parameters']} parameters are left, {counts['sparsity']:.0%} of weights zero")
+print(f"{triggered} were zeroed by the trigger, {zeros - triggered} more by L1")
 print("weights left on each input:", model[0].weight.ne(0).sum(dim=0).tolist())

@@ -97,7 +97,10 @@ class Inspection:
         return sum(layer.parameters for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data; ``result`` only where there is one."""
+        """All of it as plain data; ``result`` only where there is one.
+
+        A layer's ``sparsity_of_model`` is what it brings to that of the whole: its zeros as a share of all parameters.
+        """
         plain = {
             "path": str(self.path),
             "format": self.format,
@@ -113,6 +116,9 @@ class Inspection:
                     "target": layer.target,
                     "values": layer.values,
                     "sparsity": layer.sparsity,
+                    "sparsity_of_model": (layer.parameters - layer.nonzeros) / self.parameters
+                    if self.parameters
+                    else 0.0,
                     "nonzeros": layer.nonzeros,
                     "parameters": layer.parameters,
                     "bytes": layer.bytes,

@@ -16,8 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from conformance.training import OPTIMIZERS, small_model
+from isogrid.errors import UnsupportedError
 from isogrid.penalties import L1
 from isogrid.scores import Gradient
 from isogrid.sparsify import Aware, Gradual, Method, Regularized, SparseState, Sparsifier, Static, Trigger
@@ -86,6 +89,24 @@ def train(method: Any, rank: int, *, compiled: bool = False, unused: bool = Fals
     }
 
 
+def refusals() -> dict[str, str]:
+    """What is said to models whose weights are sharded, the whole of them or one layer."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    models: dict[str, Any] = {
+        "fsdp": FullyShardedDataParallel(small_model(), device_id=torch.device("cpu")),
+        "fsdp_inside": nn.Sequential(FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))),
+        "fully_shard": fully_shard(small_model(), mesh=mesh),
+    }
+    said = {}
+    for name, model in models.items():
+        try:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            Sparsifier(model, Static(sparsity=0.5), optimizer=optimizer, total_steps=1)
+        except UnsupportedError as refusal:
+            said[name] = str(refusal)
+    return said
+
+
 def main() -> None:
     rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
@@ -96,6 +117,7 @@ def main() -> None:
     results = {name: train(method, rank) for name, method in METHODS.items()}
     results["compiled"] = train(METHODS["gradual"], rank, compiled=True)
     results["unused"] = train(METHODS["revival"], rank, unused=True)
+    results["refused"] = refusals()
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

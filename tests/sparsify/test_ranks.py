@@ -85,6 +85,15 @@ def test_a_compiled_wrapper_is_seen_through(ranks: list[dict[str, Any]]) -> None
     assert_same_bits(ranks[0]["compiled"]["masks"], ranks[0]["gradual"]["masks"])
 
 
+def test_sharded_models_are_refused(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        said = rank["refused"]
+        assert said.keys() == {"fsdp", "fsdp_inside", "fully_shard"}
+        for name in ("fsdp", "fsdp_inside"):
+            assert "no rank sees a whole mask; use DistributedDataParallel or a plain module" in said[name]
+        assert "0.weight is sharded (DTensor); only whole, unsharded weights can be pruned" in said["fully_shard"]
+
+
 def test_one_process_is_alone() -> None:
     assert Ranks(nn.Linear(2, 2)).alone
     tensor = torch.ones(3)

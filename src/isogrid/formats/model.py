@@ -161,7 +161,7 @@ def _serialize(
         if first in stored:
             stored[name] = stored[first]
             continue
-        array = to_numpy(tensor)
+        array = to_numpy(tensor, name)
         true_role = Role.TARGET if name in counted else Role.PARAMETER if name in parameters else Role.BUFFER
         roles[name] = (usual_role(name, tensor.is_floating_point(), tensor.dim()), true_role)
         if not tensor.is_floating_point() or name not in parameters:

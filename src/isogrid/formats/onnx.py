@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,7 +139,7 @@ def verify(
         except Exception as problem:
             raise FormatError(f"ONNX Runtime cannot run {os.fspath(path)}: {_first_line(problem)}.") from None
         worst = max(worst, _difference(path, found, expected))
-    if not worst <= tolerance:
+    if worst > tolerance:
         raise FormatError(
             f"{os.fspath(path)} differs from the model by {worst:.2g} of the largest output; at most "
             f"{tolerance:g} is accepted."
@@ -251,16 +252,21 @@ def _session(path: str | os.PathLike[str]) -> Any:
 
 
 def _difference(path: str | os.PathLike[str], found: list[NDArray[Any]], expected: list[NDArray[Any]]) -> float:
+    """The largest difference as a fraction of the largest output; infinite where one side alone is not finite."""
     if [output.shape for output in found] != [output.shape for output in expected]:
         raise FormatError(
             f"{os.fspath(path)} gives outputs of shapes {[o.shape for o in found]}, "
             f"and the model {[o.shape for o in expected]}."
         )
     worst = 0.0
-    for left, right in zip(found, expected, strict=True):
-        if right.size:
-            largest = float(np.max(np.abs(right.astype(np.float64))))
-            difference = float(np.max(np.abs(left.astype(np.float64) - right.astype(np.float64))))
+    for got, wanted in zip(found, expected, strict=True):
+        left, right = got.astype(np.float64), wanted.astype(np.float64)
+        finite = np.isfinite(right)
+        if not np.array_equal(left[~finite], right[~finite], equal_nan=True) or not np.all(np.isfinite(left[finite])):
+            return math.inf
+        if np.any(finite):
+            largest = float(np.max(np.abs(right[finite])))
+            difference = float(np.max(np.abs(left[finite] - right[finite])))
             worst = max(worst, difference / (largest or 1.0))
     return worst
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# In a message or a table these would break the line or steer the terminal.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ENTRY = re.compile(r"(fp32|fp16|int8) (rice|bitmap|dense) (\d{1,15}) (\d{1,15}(?:x\d{1,15}){0,63})(?: axis(\d{1,2}))?")
 
 
@@ -119,6 +121,8 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
         tensor = tensors[name]
         if name in ("__metadata__", VERSION_KEY, TIED_KEY):
             raise UsageError(f"A tensor cannot be called {name!r}, a word of the format itself.")
+        if _CONTROL.search(name):
+            raise UsageError(f"A tensor cannot be called {name!r}: names have no control characters.")
         if id(tensor) in first_names:
             tied[name] = first_names[id(tensor)]
             continue
@@ -192,6 +196,7 @@ class TensorFile:
         notes = header.pop("__metadata__", None) or {}
         self._tensors: dict[str, dict[str, Any]] = header
         self.names = sorted(self._tensors)
+        self._check_names(self.names)
         version = notes.pop(VERSION_KEY, None)
         if version not in (None, VERSION):
             raise self._damage(f"it has version {version[:20]!r} of the isogrid layout, and this one reads {VERSION!r}")
@@ -252,14 +257,21 @@ class TensorFile:
     def _array(self, name: str) -> NDArray[Any]:
         entry = self._tensors[name]
         begin, end = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        # A scalar is fine here, beside the shapes that a sparse tensor may have.
+        if shape:
+            try:
+                check_shape(shape)
+            except FormatError as problem:
+                raise self._damage(f"{name}: {str(problem).rstrip('.')}") from None
         # A copy: an array must outlive the file, and be writable.
         data = np.array(self._data[begin:end])
         if entry["dtype"] == "BF16":
             widened = data.view("<u2").astype(np.uint32) << 16
-            return widened.view(np.float32).reshape(entry["shape"])
+            return widened.view(np.float32).reshape(shape)
         if entry["dtype"] not in _DTYPES:
             raise self._damage(f"{name} has dtype {entry['dtype']}, which is not read here")
-        array: NDArray[Any] = data.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        array: NDArray[Any] = data.view(_DTYPES[entry["dtype"]]).reshape(shape)
         return array
 
     def _read_tied(self, text: str) -> dict[str, str]:
@@ -272,7 +284,13 @@ class TensorFile:
             for name, first in tied.items()
         ):
             raise self._damage("its list of tied tensors is malformed")
+        self._check_names(tied)
         return tied
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if _CONTROL.search(name):
+                raise self._damage(f"a tensor is called {name[:100]!r}, and names have no control characters")
 
     def _damage(self, what: str) -> FormatError:
         return FormatError(f"{self.path} cannot be read: {what}.")

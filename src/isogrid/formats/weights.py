@@ -58,14 +58,23 @@ def weight_targets(
         raise
 
 
-def to_numpy(tensor: Tensor) -> NDArray[Any]:
+def to_numpy(tensor: Tensor, name: str = "tensor") -> NDArray[Any]:
     """A tensor's numbers as an array, sharing memory where possible; bfloat16 becomes float32.
+
+    Raises:
+        UnsupportedError: no array can hold it (8-bit floats, sparse layouts, the meta device); the message has `name`.
 
     >>> to_numpy(torch.zeros(2, dtype=torch.bfloat16)).dtype
     dtype('float32')
     """
-    tensor = tensor.detach().cpu()
-    array: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    try:
+        plain = tensor.detach().cpu()
+        array: NDArray[Any] = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    except (TypeError, RuntimeError) as problem:  # NotImplementedError, of the meta device, is a RuntimeError
+        raise UnsupportedError(
+            f"{name} is a {tensor.dtype} tensor of {tensor.layout} on {tensor.device}; accepted are dense tensors of "
+            "ordinary numbers in memory."
+        ) from problem
     return array
 
 
@@ -73,5 +82,5 @@ def _rounded(target: Target, values: Values) -> RoundedWeight:
     dtype = target.parameter.dtype
     if values == "int8" and dtype in (torch.float16, torch.bfloat16):
         raise UnsupportedError(f"{target.name} is {dtype}, which cannot hold int8 weights exactly; call model.float().")
-    weight = to_numpy(target.parameter)
+    weight = to_numpy(target.parameter, target.name)
     return RoundedWeight(target, round_values(weight, values, target.output_axis, name=target.name))

@@ -11,6 +11,7 @@ from torch import nn
 
 from isogrid.floor import Floor
 from isogrid.formats.model import model_bytes
+from isogrid.frontier.baseline import cross_fitted
 from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import Listener
 from isogrid.frontier.points import PRECISIONS, FrontierPoint
@@ -29,7 +30,7 @@ class SearchPlan:
         method: what makes zeros; its own sparsity is replaced by each rung's.
         floor: what must hold.
         match_dense: train the dense model for as many steps as the longest climb, in the same cycles, and take the best
-            of its cycles (on the validation split) as the baseline.
+            of its cycles (on the validation split) as the baseline, at its cross-fitted worth.
         patience: rungs in a row that may break the floor before the climb ends: on a small validation split one may
             break it by chance.
         bisections: how often the gap between the sparsest rung that holds and the next that does not is halved.
@@ -39,7 +40,7 @@ class SearchPlan:
     method: Method
     floor: Floor
     match_dense: bool = True
-    patience: int = 2
+    patience: int = 3
     bisections: int = 2
     until: float | None = None
 
@@ -79,8 +80,13 @@ class Search:
                 cycles.append(self._trainer.train(phase, start=cycles[-1]))
         metric = self._task.metric
         best = max(cycles, key=lambda one: one.metric if metric.higher_is_better else -one.metric)
-        baseline = best.metric
-        found = Found(best, self._plan.floor.limit(metric, baseline), baseline)
+        floor = self._plan.floor
+        limit, baseline = floor.limit(metric, best.metric), best.metric
+        if len(cycles) > 1 and floor.kind != "absolute":
+            measured = [self._trainer.measure(self._trainer.model_of(one), "validation") for one in cycles]
+            baseline = cross_fitted(metric, measured)
+            limit = floor.limit_from(metric, baseline)
+        found = Found(best, limit, baseline)
         found.trained["dense"] = best
         self._start = first
         self._teacher = self._ensemble(cycles)

@@ -50,7 +50,8 @@ class Floor:
 class Verdict:
     """What the test split says: the drop with its paired 95 % interval, in metric units, positive meaning worse.
 
-    Without a test split the state is ``"untested"`` and the numbers mean nothing.
+    Without a test split the state is ``"untested"`` and the numbers mean nothing.  With ``samples`` of 0 the task gave
+    one number for the whole split: there is no interval, and ``low`` and ``high`` are the drop.
 
     >>> Verdict(state="held", drop=0.002, low=-0.001, high=0.004, allowed=0.005, samples=10_000).state
     'held'
@@ -346,6 +347,11 @@ class ReportData:
     def __post_init__(self) -> None:
         chosen = sum(1 for point in self.points if point.chosen)
         _check(chosen <= 1, f"A report has at most one chosen point, not {chosen}.")
+        measured = self.dense.test_metric is not None and self.balance.test_metric is not None
+        _check(
+            measured or self.verdict.state == "untested",
+            f'A verdict of "{self.verdict.state}" needs the test metric of both models.',
+        )
 
     @property
     def chosen(self) -> Point | None:

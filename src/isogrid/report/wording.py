@@ -148,11 +148,13 @@ def verdict(data: ReportData) -> str:
     if found.state == "untested":
         return "untested: there is no test split, and the validation split chose the balance point"
     allowed, where = written.allowance(found.allowed), written.interval(found.low, found.high)
+    moved = written.change(found.drop).replace("no change", "unchanged")
+    if not found.samples:
+        return f"{found.state}: test {one_line(data.metric.name)} {moved}, allowed {allowed}, no interval"
     samples = f"{whole(found.samples)} samples"
     if found.state == "unresolved":
         drop = written.difference(found.drop)
         return f"not resolvable with {samples}: drop {drop}, 95 % interval {where}, allowed {allowed}"
-    moved = written.change(found.drop).replace("no change", "unchanged")
     return (
         f"{found.state}: test {one_line(data.metric.name)} {moved}, 95 % interval {where}, allowed {allowed}, {samples}"
     )
@@ -174,8 +176,12 @@ def one_line(text: str, limit: int | None = None) -> str:
 def short_names(names: Sequence[str], limit: int) -> list[str]:
     """Shorten dotted names to at most ``limit`` characters each, dropping first the parts that all of them share.
 
+    What is still too long is cut where most names stay distinct: in the middle, at the end or at the beginning.
+
     >>> short_names(["encoder.0.fc1.weight", "encoder.1.fc2.weight"], 10)
     ['0.fc1', '1.fc2']
+    >>> short_names(["class 1, with a long name", "class 2, with a long name"], 12)
+    ['class 1, ...', 'class 2, ...']
     """
     parts = [one_line(name).split(".") for name in names]
     if len(parts) > 1 and any(len(".".join(name)) > limit for name in parts):
@@ -185,4 +191,10 @@ def short_names(names: Sequence[str], limit: int) -> list[str]:
         spare = shortest - 1 - head
         tail = next((i for i in range(spare) if len({name[-1 - i] for name in parts}) > 1), spare)
         parts = [name[head : len(name) - tail] for name in parts]
-    return [one_line(".".join(name), limit) for name in parts]
+    whole_names = [".".join(name) for name in parts]
+    cuts = [
+        [one_line(name, limit) for name in whole_names],
+        [name if len(name) <= limit else f"{name[: limit - 3]}..." for name in whole_names],
+        [name if len(name) <= limit else f"...{name[len(name) - limit + 3 :]}" for name in whole_names],
+    ]
+    return max(cuts, key=lambda names: len(set(names)))

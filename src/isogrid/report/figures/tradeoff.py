@@ -42,7 +42,7 @@ _DEPTH = 3.0
 # The axes reach at least this far below the floor, which leaves room for the balance point's label.
 _ROOM = 1.4
 
-_LEFT, _RIGHT = 50, 14
+_LEFT, _TOP, _RIGHT, _BOTTOM = 50, 34, 14, 44
 
 
 def sparsity_curve(data: ReportData, width: int) -> str:
@@ -106,7 +106,7 @@ def _curve(
     worst, best, deep = _window(data)
     places = [place(point) for point in data.points] or [0.0]
     spare = 0.04 * (max(places) - min(places)) or 0.1
-    axes = sheet.axes(left=_LEFT, top=34, right=_RIGHT, bottom=44)
+    axes = sheet.axes(left=_LEFT, top=_TOP, right=_RIGHT, bottom=_BOTTOM)
     axes.set_xlim(min(places) - spare, max(places) + spare)
     axes.set_ylim(worst, best)
     _draw_scales(sheet, axes, data, ticks, title)
@@ -127,7 +127,8 @@ def _curve(
         )
     tips = _draw_points(axes, data, place, deep)
     if data.chosen is not None and data.chosen not in deep:
-        _draw_balance_point(sheet, axes, data.chosen, place)
+        drawn = [point for point in data.points if point not in deep]
+        _draw_balance_point(sheet, axes, data.chosen, drawn, place)
     label = f"{metric.name} on the validation split against {title.partition(',')[0]}; {_summary(data)}"
     return sheet.svg(f"{key}-{sheet.width}", label, tips)
 
@@ -190,7 +191,7 @@ def _draw_floor(axes: Axes, data: ReportData) -> None:
     # The curves begin at the left near the dense model and fall at the right, which leaves room for words.
     written = wording.scale(data)
     space = ("axes fraction", "data")
-    note(axes, f"dense {written.value(baseline)}", (1, baseline), (0, 4), space=space, ha="right", va="bottom")
+    note(axes, f"dense baseline {written.value(baseline)}", (1, baseline), (0, 4), space=space, ha="right", va="bottom")
     note(axes, f"floor {written.value(limit)}", (0, limit), (6, -5), space=space, colour="ink", va="top")
 
 
@@ -247,21 +248,23 @@ def _draw_points(
     return tips
 
 
-def _draw_balance_point(sheet: Canvas, axes: Axes, chosen: Point, place: Callable[[Point], float]) -> None:
+def _draw_balance_point(
+    sheet: Canvas, axes: Axes, chosen: Point, drawn: Sequence[Point], place: Callable[[Point], float]
+) -> None:
     x, y = place(chosen), chosen.metric
     axes.plot([x], [y], "o", markersize=17, markerfacecolor="none", markeredgecolor=ink("accent"), markeredgewidth=2)
     lines = ("balance point", f"{wording.share(chosen.sparsity)}, {chosen.precision}", wording.size(chosen.bytes))
-    # Left of the point and below it there is room, for the curves come from above; the words must not leave the axes.
-    wide = 8.4 * max(map(len, lines))
-    left, right = axes.get_xlim()
-    offset = (x - left) / (right - left) * (sheet.width - _LEFT - _RIGHT)
-    start = max(4.0, offset - 26 - wide)
+    wide, tall = 8.4 * max(map(len, lines)), 1.3 * TEXT * len(lines)
+    ring = _pixels(sheet, axes, x, y)
+    markers = [_pixels(sheet, axes, place(point), point.metric) for point in drawn]
+    start, middle = _label_place(ring, (wide, tall), markers, sheet.height - _TOP - _BOTTOM)
+    offset = ring[0]
     beside = start + wide < offset
     note(
         axes,
         "\n".join(lines),
         (x, y),
-        (start - offset, -70),
+        (start - offset, middle - ring[1]),
         colour="accent",
         va="center",
         fontsize=TEXT,
@@ -278,6 +281,37 @@ def _draw_balance_point(sheet: Canvas, axes: Axes, chosen: Point, place: Callabl
             "relpos": (1.0, 0.5) if beside else (0.2, 1.0),
         },
     )
+
+
+def _pixels(sheet: Canvas, axes: Axes, x: float, y: float) -> tuple[float, float]:
+    """Where a point lies, in pixels from the lower left corner of the axes."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    across, up = (x - left) / (right - left), (y - bottom) / (top - bottom)
+    return across * (sheet.width - _LEFT - _RIGHT), up * (sheet.height - _TOP - _BOTTOM)
+
+
+def _label_place(
+    ring: tuple[float, float], size: tuple[float, float], markers: Sequence[tuple[float, float]], height: float
+) -> tuple[float, float]:
+    """Return the left end and the middle of a label of ``size`` near ``ring`` that covers the fewest markers.
+
+    Left of the ring and below it there is room, for the curves come from above; the label does not leave the axes.
+
+    >>> _label_place((300, 150), (100, 40), [(220, 80), (40, 150)], 200)
+    (174, 40)
+    """
+    wide, tall = size
+    places = [
+        (max(4, ring[0] - away - wide), ring[1] - drop)
+        for drop in (70, 90, 110, 130, 50)
+        for away in (26, 56, 96, 146)
+        if ring[1] - drop - tall / 2 >= 4
+    ] or [(max(4, ring[0] - 26 - wide), min(max(ring[1] - 70, tall / 2 + 4), height - tall / 2))]
+
+    def covered(spot: tuple[float, float]) -> int:
+        return sum(spot[0] - 6 <= x <= spot[0] + wide + 6 and abs(y - spot[1]) <= tall / 2 + 6 for x, y in markers)
+
+    return min(places, key=covered)
 
 
 def _tip(scale: wording.Scale, point: Point) -> str:

@@ -109,6 +109,8 @@ def _draw_panel(
             )
     if values and min(values) > 0 and max(values) > 200 * min(values):
         axes.set_yscale("log")
+        # matplotlib would write powers as formulas, which the page shows as their source.
+        axes.yaxis.set_major_formatter(lambda number, _: f"{number:g}".replace("-", "\N{MINUS SIGN}"))
     else:
         axes.locator_params(axis="y", nbins=4)
     axes.grid(axis="y")

@@ -23,14 +23,15 @@ def drop_interval(data: ReportData, width: int) -> str:
         axes.axvspan(max(verdict.allowed, left), right, color=ink("band"), linewidth=0, zorder=0)
         axes.axvline(0, color=ink("dense"), linewidth=1.2)
         axes.axvline(verdict.allowed, color=ink("ink"), linewidth=1.2, dashes=(5, 3))
-        axes.plot([verdict.low, verdict.high], [0, 0], color=ink("accent"), linewidth=3)
-        axes.plot([verdict.low, verdict.high], [0, 0], "|", color=ink("accent"), markersize=14, markeredgewidth=2)
+        if verdict.samples:
+            axes.plot([verdict.low, verdict.high], [0, 0], color=ink("accent"), linewidth=3)
+            axes.plot([verdict.low, verdict.high], [0, 0], "|", color=ink("accent"), markersize=14, markeredgewidth=2)
         axes.plot([verdict.drop], [0], "o", color=ink("accent"), markersize=12, markeredgecolor=ink("paper"))
         marks = sorted([(0.0, "as dense", "muted"), (verdict.allowed, "allowed", "ink")])
         for (place, text, colour), side in zip(marks, _sides(abs(verdict.allowed) * pixels), strict=True):
             note(axes, text, (place, 1), (0, 5), colour=colour, ha=side, va="bottom")
-        ends_apart = (verdict.high - verdict.low) * pixels
-        for place, side in zip((verdict.low, verdict.high), _sides(ends_apart), strict=True):
+        labels = list(zip((verdict.low, verdict.high), _sides((verdict.high - verdict.low) * pixels), strict=True))
+        for place, side in labels if verdict.samples else [(verdict.drop, "center")]:
             text = wording.scale(data).difference(place).replace("-", "\N{MINUS SIGN}")
             note(axes, text, (place, -1), (0, -6), colour="ink", ha=side, va="top")
         note(axes, "\N{LEFTWARDS ARROW} better", (left, -1), (0, -26), va="top")
