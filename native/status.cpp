@@ -28,6 +28,32 @@ const char* message(Status status) noexcept {
             return "a bitmap must have exactly (size + 7) // 8 bytes";
         case Status::wrong_count:
             return "the bitmap's number of set bits is not count";
+        case Status::null_pointer:
+            return "a pointer is null where there must be data";
+        case Status::misaligned_pointer:
+            return "a pointer to floats must be a multiple of 4";
+        case Status::out_of_memory:
+            return "there is not enough memory";
+        case Status::shape_out_of_range:
+            return "a size is zero, negative or too large";
+        case Status::wrong_shape:
+            return "the sizes do not agree with the number of rows and columns of the weights";
+        case Status::wrong_row_begin:
+            return "row_begin must have rows + 1 entries that rise from 0 to the number of nonzeros";
+        case Status::columns_not_ascending:
+            return "the columns of a row must be strictly ascending and lie in [0, columns)";
+        case Status::unknown_type:
+            return "values must be f32, f16 or int8";
+        case Status::wrong_scales:
+            return "scales belong to int8 values, and to these alone";
+        case Status::unknown_activation:
+            return "there is no such activation";
+        case Status::kernel_larger_than_image:
+            return "the kernel does not fit into the padded image";
+        case Status::window_too_large:
+            return "the kernel's reach over so wide an image is too large for the sparse layout";
+        case Status::unknown_target:
+            return "this processor cannot run that target, or there is no such target";
     }
     return "unknown status";
 }

@@ -8,7 +8,7 @@ ERROR = Metric("error", higher_is_better=False)
 
 
 def test_one_model_keeps_its_value() -> None:
-    only = Outcomes(np.random.default_rng(0).random(37))
+    only = Outcomes(np.random.default_rng(0).random(38))
     assert cross_fitted(ACCURACY, [only]) == pytest.approx(only.value)
 
 

@@ -17,6 +17,19 @@ enum class Status {
     position_out_of_range,
     wrong_length,
     wrong_count,
+    null_pointer,
+    misaligned_pointer,
+    out_of_memory,
+    shape_out_of_range,
+    wrong_shape,
+    wrong_row_begin,
+    columns_not_ascending,
+    unknown_type,
+    wrong_scales,
+    unknown_activation,
+    kernel_larger_than_image,
+    window_too_large,
+    unknown_target,
 };
 
 // One English sentence without a full stop, for the host's own exception. Static storage.

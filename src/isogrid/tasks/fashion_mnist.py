@@ -31,8 +31,8 @@ class FashionMNIST(ClassificationTask):
     summary = "images of clothing, 28 x 28 pixels (Debian package dataset-fashion-mnist); LeNet-300-100"
     batch_size = 128
     recipe = Recipe(
-        epochs=20, rung_epochs=16, lr=0.05, optimizer="sgd", weight_decay=5e-4, distill=0.9, teachers=5,
-        ladder=(0.75, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99),
+        epochs=60, rung_epochs=20, lr=0.05, optimizer="sgd", weight_decay=5e-4, distill=0.9, teachers=5,
+        ladder=(0.9, 0.95, 0.97, 0.98, 0.985, 0.99),
     )  # fmt: skip
 
     def model(self) -> nn.Module:

@@ -1,0 +1,47 @@
+// Everything a target consists of; included once by each of targets/*.cpp with
+//
+//   ISOGRID_TARGET   the name of its namespace
+//   ISOGRID_WIDTH    floats of a vector
+//   ISOGRID_VECTORS  vectors of a tile: the sums of a row, which must leave registers for the rest
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/half.hpp"
+#include "kernels/table.hpp"
+
+namespace isogrid::ISOGRID_TARGET {
+namespace {
+
+#include "kernels/vector.hpp"
+// Uses the vectors.
+#include "kernels/activation.hpp"
+#include "kernels/dot.hpp"
+#include "kernels/multiply.hpp"
+#include "kernels/transpose.hpp"
+// Uses transpose.
+#include "kernels/pack.hpp"
+#include "kernels/store.hpp"
+
+}  // namespace
+
+#define ISOGRID_NAME(name) #name
+#define ISOGRID_NAME_OF(name) ISOGRID_NAME(name)
+
+constexpr Kernels table = {
+    .name = ISOGRID_NAME_OF(ISOGRID_TARGET),
+    .width = width,
+    .max_vectors = ISOGRID_VECTORS,
+    .multiply = multiply,
+    .slide = slide,
+    .pack_tokens = pack_tokens,
+    .pack_window = pack_window,
+    .store_rows = store_rows,
+    .store_tokens = store_tokens,
+    .activate = activate,
+    .dot_f32 = dot_f32,
+    .dot_f16 = dot_f16,
+    .dot_int8 = dot_int8,
+    .scatter = scatter,
+};
+
+}  // namespace isogrid::ISOGRID_TARGET

@@ -1,0 +1,97 @@
+// What an instruction set provides: one table of functions, compiled from the same sources for each of them.
+//
+// Files under kernels/ include no standard header with inline functions. Such a function would be compiled for the
+// newest instruction set too, and the linker may keep that copy for everybody.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "isogrid/epilogue.hpp"
+
+namespace isogrid {
+
+// Rows of a block that have the same number of nonzeros, next to each other.
+struct Run {
+    std::uint16_t count;
+    std::uint16_t rows;
+};
+
+// The nonzeros of a chunk of rows in a block of columns, in the order of the runs. An offset leads from the block's
+// activations to those that the nonzero is multiplied with, in floats.
+struct RowBlock {
+    const Run* runs;
+    int run_count;
+    const std::uint8_t* rows;
+    const std::uint16_t* offsets;
+    const float* values;
+};
+
+// A rectangle of results on its way out of the sums: [rows][pitch], of which `columns` count.
+struct Sums {
+    const float* data;
+    int pitch;
+    int rows;
+    int columns;
+};
+
+// How one plane of an image becomes a flat window (see layout/geometry.hpp): position f holds the input at row
+// f / pitch and column f % pitch of the phase's plane, and zero where there is none.
+struct Phase {
+    int first_row;     // of the image
+    int first_column;  // of the image
+    int height;        // rows of the phase's plane
+    int width;         // columns of the phase's plane
+};
+
+// A slice of eight rows of the one-sample layout, interleaved: entry i of lane l is element 8 * i + l.
+struct Slice {
+    std::int64_t begin;  // of its entries, in steps of eight
+    std::int32_t steps;
+};
+
+struct Kernels {
+    const char* name;
+    int width;        // floats of a vector
+    int max_vectors;  // of a tile
+
+    // sums[row] (+)= sum over the row's nonzeros of value * x[offset ..], for tiles of `vectors` vectors. With `first`
+    // the sums are set, and every row of the chunk is in some run; otherwise they are added to.
+    void (*multiply)(const RowBlock& block, const float* x, float* sums, int vectors, bool first);
+
+    // Depthwise: sums[p] = start + sum over taps of weights[t] * window[offsets[t] + p], for p in [0, length).
+    void (*slide)(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start,
+                  float* sums, int length);
+
+    // [tokens][stride] to [features][pitch], `padded` columns of it, zero beyond `tokens`.
+    void (*pack_tokens)(const float* x, std::size_t stride, int tokens, int features, float* out, int pitch,
+                        int padded);
+    // A window of one plane: out[i] = position first + i, for i in [0, length).
+    void (*pack_window)(const float* plane, int image_width, int stride_y, int stride_x, const Phase& phase, int pitch,
+                        int first, int length, float* out);
+
+    // Row r of the sums to y + r * stride, its epilogue applied; `residual` (null or laid out as y) is added before.
+    void (*store_rows)(const Sums& sums, const float* bias, const Epilogue& epilogue, const float* residual, float* y,
+                       std::size_t stride);
+    // Transposed: column t of the sums to y + t * stride.
+    void (*store_tokens)(const Sums& sums, const float* bias, const Epilogue& epilogue, const float* residual, float* y,
+                         std::size_t stride);
+    void (*activate)(float* x, std::size_t size, const Epilogue& epilogue);
+
+    // out[8 * slice + lane] (+)= the lane's dot product with x, for `count` slices.
+    void (*dot_f32)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
+                    float* out, bool first);
+    void (*dot_f16)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
+                    float* out, bool first);
+    void (*dot_int8)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
+                     float* out, bool first);
+    // y[row] += x * value for the entries of one column.
+    void (*scatter)(const std::uint16_t* rows, const float* values, std::size_t count, float x, float* y);
+};
+
+// The tables that this build has; null where the instruction set does not belong to the architecture.
+const Kernels* baseline_kernels() noexcept;
+const Kernels* avx2_kernels() noexcept;
+const Kernels* neon_kernels() noexcept;
+
+}  // namespace isogrid

@@ -1,0 +1,48 @@
+// One vector of this target, and the few operations on it that the compiler's vector types do not spell.
+//
+// Included by targets/*.cpp, inside the target's own anonymous namespace, after ISOGRID_WIDTH is set.
+
+constexpr int width = ISOGRID_WIDTH;
+
+typedef float Vec __attribute__((vector_size(ISOGRID_WIDTH * 4)));
+typedef std::int32_t Ints __attribute__((vector_size(ISOGRID_WIDTH * 4)));
+// As it lies in memory: at any address, whatever its type was declared to be.
+typedef float Loose __attribute__((vector_size(ISOGRID_WIDTH * 4), aligned(4), may_alias));
+
+inline Vec load(const float* p) {
+    return *reinterpret_cast<const Loose*>(p);
+}
+
+inline void store(float* p, Vec v) {
+    *reinterpret_cast<Loose*>(p) = v;
+}
+
+inline Vec all(float value) {
+    return value - Vec{};
+}
+
+inline Ints all_ints(std::int32_t value) {
+    return value - Ints{};
+}
+
+// Where `mask` (all bits set or none) is set, `yes`, else `no`.
+inline Vec choose(Ints mask, Vec yes, Vec no) {
+    return reinterpret_cast<Vec>((mask & reinterpret_cast<Ints>(yes)) | (~mask & reinterpret_cast<Ints>(no)));
+}
+
+// The comparisons are false for NaN, so in each of these NaN comes out where NaN went in.
+inline Vec at_least(Vec x, float low) {
+    return choose(x < all(low), all(low), x);
+}
+
+inline Vec at_most(Vec x, float high) {
+    return choose(x > all(high), all(high), x);
+}
+
+inline Vec magnitude(Vec x) {
+    return reinterpret_cast<Vec>(reinterpret_cast<Ints>(x) & all_ints(0x7fffffff));
+}
+
+inline Vec with_sign_of(Vec x, Vec sign) {
+    return reinterpret_cast<Vec>(reinterpret_cast<Ints>(x) | (reinterpret_cast<Ints>(sign) & all_ints(INT32_MIN)));
+}

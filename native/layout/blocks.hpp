@@ -1,0 +1,59 @@
+// The many-sample layout: nonzeros grouped by chunks of rows and, inside, by blocks of channels.
+//
+// A block is as many channels as fit the L1 cache with their tile of activations; a chunk as many rows as keep their
+// sums in the L2 cache. Inside a chunk and block rows are sorted by their number of nonzeros, so that the loop over
+// them has the same length again and again, which the branch predictor learns.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "isogrid/matrix.hpp"
+#include "kernels/table.hpp"
+
+namespace isogrid {
+
+// Where the activations of a column lie in a packed tile: those of channel c = column / taps begin at c * stride, and
+// tap column % taps is shifted by `tap_offset`.
+struct ColumnMap {
+    int channels;
+    int stride;
+    std::vector<int> tap_offset;
+};
+
+class Blocks {
+  public:
+    // Rows [first_row, first_row + rows) of the matrix, which has passed `check`. Throws std::bad_alloc.
+    // Status::window_too_large where not even one channel can be reached with 16-bit offsets.
+    static Status build(const SparseMatrix& matrix, int first_row, int rows, const ColumnMap& map, int chunk_rows,
+                        Blocks& out);
+
+    int chunks() const { return chunks_; }
+    int blocks() const { return blocks_; }
+    int chunk_begin(int chunk) const { return chunk * chunk_rows_; }
+    int chunk_size(int chunk) const { return chunk + 1 < chunks_ ? chunk_rows_ : rows_ - chunk * chunk_rows_; }
+    int chunk_rows() const { return chunk_rows_; }
+    // Floats from one block's activations to the next one's.
+    std::int64_t block_stride() const { return block_stride_; }
+    std::int64_t nonzeros(int chunk) const { return chunk_nonzeros_[static_cast<std::size_t>(chunk)]; }
+    RowBlock at(int chunk, int block) const;
+
+  private:
+    struct Part {
+        std::size_t run, row, entry;
+        int runs;
+    };
+    int rows_ = 0, chunk_rows_ = 0, chunks_ = 0, blocks_ = 0;
+    std::int64_t block_stride_ = 0;
+    std::vector<Part> parts_;
+    std::vector<std::int64_t> chunk_nonzeros_;
+    std::vector<Run> runs_;
+    std::vector<std::uint8_t> row_ids_;
+    std::vector<std::uint16_t> offsets_;
+    std::vector<float> values_;
+};
+
+// The value of entry `i` as f32, scaled.
+float value_at(const SparseMatrix& matrix, int row, std::int64_t i);
+
+}  // namespace isogrid

@@ -1,0 +1,265 @@
+#include "isogrid/linear.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "isogrid/targets.hpp"
+#include "layout/blocks.hpp"
+#include "layout/canonical.hpp"
+#include "layout/slices.hpp"
+#include "operations/pool.hpp"
+#include "operations/workspace.hpp"
+
+namespace isogrid {
+namespace {
+
+// The share of nonzero activations up to which a single token is multiplied column by column.
+constexpr double few_inputs = 0.3;
+
+// The layout for tiles of up to `vectors` vectors: 1, 2, 4 ... A tile may be narrower than its pitch.
+struct Plan {
+    const Kernels* kernels;
+    int vectors;
+    int chunk_rows;
+    Blocks blocks;
+};
+
+}  // namespace
+
+struct Linear::State {
+    Canonical weights;
+    OwnedEpilogue epilogue;
+    bool skip_zeros;
+    std::mutex mutex;
+    std::vector<std::shared_ptr<const Plan>> plans;
+    std::shared_ptr<const Slices> slices;
+    std::shared_ptr<const Columns> columns;
+
+    State(const SparseMatrix& matrix, const Epilogue& e, bool skip)
+        : weights(matrix), epilogue(e, matrix.rows), skip_zeros(skip) {}
+
+    Status plan_for(const Kernels& k, int vectors, int chunk_rows, std::shared_ptr<const Plan>& out);
+    void one_token_layouts(int threads, std::shared_ptr<const Slices>& s, std::shared_ptr<const Columns>& c);
+
+    Status run_one(const Executor& executor, const float* x, const float* residual, float* y);
+    Status run_columns(const Executor& executor, const Columns& layout, const float* x, const float* residual,
+                       float* y);
+    Status run_slices(const Executor& executor, const Slices& layout, const float* x, const float* residual, float* y);
+    Status run_many(const Executor& executor, const float* x, std::int64_t tokens, const float* residual, float* y);
+};
+
+Status Linear::State::plan_for(const Kernels& k, int vectors, int chunk_rows, std::shared_ptr<const Plan>& out) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (const auto& plan : plans) {
+        if (plan->vectors == vectors && plan->chunk_rows == chunk_rows && plan->kernels == &k) {
+            out = plan;
+            return Status::ok;
+        }
+    }
+    auto plan = std::make_shared<Plan>(Plan{&k, vectors, chunk_rows, {}});
+    const SparseMatrix m = weights.view();
+    const Status status =
+        Blocks::build(m, 0, m.rows, ColumnMap{m.columns, vectors * k.width, {0}}, chunk_rows, plan->blocks);
+    if (status != Status::ok) return status;
+    plans.insert(plans.begin(), plan);
+    constexpr std::size_t most_layouts = 4;
+    if (plans.size() > most_layouts) plans.pop_back();
+    out = std::move(plan);
+    return Status::ok;
+}
+
+void Linear::State::one_token_layouts(int threads, std::shared_ptr<const Slices>& s,
+                                      std::shared_ptr<const Columns>& c) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (slices == nullptr) {
+        auto made = std::make_shared<Slices>();
+        Slices::build(weights.view(), epilogue.bias(0), *made);
+        slices = std::move(made);
+    }
+    if (skip_zeros && columns == nullptr) {
+        auto made = std::make_shared<Columns>();
+        Columns::build(weights.view(), threads, *made);
+        columns = std::move(made);
+    }
+    s = slices;
+    c = columns;
+}
+
+Status Linear::State::run_columns(const Executor& executor, const Columns& layout, const float* x,
+                                  const float* residual, float* y) {
+    const Kernels& k = kernels();
+    return run_tasks(executor, layout.parts, [&](int part) noexcept {
+        const int top = part * layout.part_size;
+        const int size = std::min(layout.part_size, layout.rows - top);
+        float* const to = y + top;
+        if (epilogue.bias(0) != nullptr) {
+            std::memcpy(to, epilogue.bias(top), static_cast<std::size_t>(size) * sizeof(float));
+        } else {
+            std::memset(to, 0, static_cast<std::size_t>(size) * sizeof(float));
+        }
+        const std::int64_t* begin =
+            layout.begin.data() + static_cast<std::size_t>(part) * (static_cast<std::size_t>(layout.columns) + 1);
+        for (int c = 0; c < layout.columns; ++c) {
+            if (x[c] == 0.0f) continue;
+            k.scatter(layout.row.data() + begin[c], layout.values.data() + begin[c],
+                      static_cast<std::size_t>(begin[c + 1] - begin[c]), x[c], to);
+        }
+        if (residual != nullptr) {
+            for (int r = 0; r < size; ++r) to[r] += residual[top + r];
+        }
+        k.activate(to, static_cast<std::size_t>(size), epilogue.view());
+        return Status::ok;
+    });
+}
+
+Status Linear::State::run_slices(const Executor& executor, const Slices& layout, const float* x, const float* residual,
+                                 float* y) {
+    const Kernels& k = kernels();
+    const auto dot = layout.type == ValueType::f32 ? k.dot_f32 : layout.type == ValueType::f16 ? k.dot_f16 : k.dot_int8;
+    // Rows are sorted by length, so tasks of equally many slices get shorter and shorter: several for each thread.
+    const int tasks = std::max(1, std::min(layout.slices / 16, executor.threads == 1 ? 1 : 4 * executor.threads));
+    return run_tasks(executor, tasks, [&](int task) noexcept {
+        const int first = static_cast<int>(std::int64_t{layout.slices} * task / tasks);
+        const int last = static_cast<int>(std::int64_t{layout.slices} * (task + 1) / tasks);
+        const auto size = static_cast<std::size_t>(last - first) * 8;
+        const int widest = std::min(layout.columns, Slices::panel_columns);
+        float* const inputs = workspace(Slot::tile, static_cast<std::size_t>(widest) + 1);
+        float* const sums = workspace(Slot::sums, size);
+        if (inputs == nullptr || sums == nullptr) return Status::out_of_memory;
+        for (int panel = 0; panel < layout.panels; ++panel) {
+            const auto width = static_cast<std::size_t>(layout.panel_width(panel));
+            std::memcpy(inputs, x + std::int64_t{panel} * Slices::panel_columns, width * sizeof(float));
+            inputs[width] = 0.0f;
+            dot(layout.slice.data() + std::int64_t{panel} * layout.slices + first, last - first, layout.column.data(),
+                layout.values.data(), inputs, sums, panel == 0);
+        }
+        const auto base = static_cast<std::size_t>(first) * 8;
+        const std::int32_t* const row = layout.row.data() + base;
+        for (std::size_t i = 0; i < size; ++i) {
+            if (!layout.scale.empty()) sums[i] *= layout.scale[base + i];
+            if (!layout.bias.empty()) sums[i] += layout.bias[base + i];
+            if (residual != nullptr && row[i] >= 0) sums[i] += residual[row[i]];
+        }
+        k.activate(sums, size, epilogue.view());
+        for (std::size_t i = 0; i < size; ++i) {
+            if (row[i] >= 0) y[row[i]] = sums[i];
+        }
+        return Status::ok;
+    });
+}
+
+Status Linear::State::run_one(const Executor& executor, const float* x, const float* residual, float* y) {
+    std::shared_ptr<const Slices> by_rows;
+    std::shared_ptr<const Columns> by_columns;
+    one_token_layouts(executor.threads, by_rows, by_columns);
+    if (by_columns != nullptr) {
+        int nonzero = 0;
+        for (int c = 0; c < by_columns->columns; ++c) nonzero += x[c] != 0.0f ? 1 : 0;
+        if (nonzero <= few_inputs * by_columns->columns) return run_columns(executor, *by_columns, x, residual, y);
+    }
+    return run_slices(executor, *by_rows, x, residual, y);
+}
+
+Status Linear::State::run_many(const Executor& executor, const float* x, std::int64_t tokens, const float* residual,
+                               float* y) {
+    const SparseMatrix m = weights.view();
+    const Kernels& k = kernels();
+    const std::int64_t all = (tokens + k.width - 1) / k.width;
+    // The widest power of two that the tokens fill.
+    int vectors = 1;
+    while (2 * vectors <= k.max_vectors && vectors < all) vectors *= 2;
+    std::int64_t tiles = (all + vectors - 1) / vectors;
+    // One more tile, if that lets every thread have as many and leaves none of them narrow.
+    const std::int64_t even = (tiles + executor.threads - 1) / executor.threads * executor.threads;
+    if (even != tiles && all / even >= vectors * 5 / 8 && vectors > 2) tiles = even;
+    if (tiles > (1 << 28)) return Status::shape_out_of_range;
+    // Whole tiles if there are enough of them; otherwise each tile's rows are shared out too, and it is packed twice.
+    const bool enough = tiles % executor.threads == 0 || tiles >= 4 * std::int64_t{executor.threads};
+    const int chunk_rows = enough ? 256 : std::clamp((m.rows / (2 * executor.threads) + 7) / 8 * 8, 32, 256);
+    std::shared_ptr<const Plan> plan;
+    const Status status = plan_for(k, vectors, chunk_rows, plan);
+    if (status != Status::ok) return status;
+    const Blocks& blocks = plan->blocks;
+    const int parts = enough ? 1 : std::min(blocks.chunks(), executor.threads);
+    const auto pitch = static_cast<std::size_t>(vectors * k.width);
+    const Epilogue e = epilogue.view();
+
+    return run_tasks(executor, static_cast<int>(tiles) * parts, [&](int task) noexcept {
+        const std::int64_t tile = task % tiles;
+        const int part = static_cast<int>(task / tiles);
+        // Vectors are shared out evenly, so that no tile is much narrower than the others.
+        const std::int64_t first = all * tile / tiles;
+        const int here = static_cast<int>(all * (tile + 1) / tiles - first);
+        const std::int64_t from = first * k.width;
+        const int padded = here * k.width;
+        const int count = static_cast<int>(std::min<std::int64_t>(padded, tokens - from));
+        float* const packed = workspace(Slot::tile, static_cast<std::size_t>(m.columns) * pitch);
+        float* const sums =
+            workspace(Slot::sums, static_cast<std::size_t>(chunk_rows) * static_cast<std::size_t>(padded));
+        if (packed == nullptr || sums == nullptr) return Status::out_of_memory;
+        const auto in_stride = static_cast<std::size_t>(m.columns);
+        const auto out_stride = static_cast<std::size_t>(m.rows);
+        k.pack_tokens(x + static_cast<std::size_t>(from) * in_stride, in_stride, count, m.columns, packed,
+                      static_cast<int>(pitch), padded);
+        for (int chunk = blocks.chunks() * part / parts; chunk < blocks.chunks() * (part + 1) / parts; ++chunk) {
+            for (int block = 0; block < blocks.blocks(); ++block) {
+                k.multiply(blocks.at(chunk, block), packed + block * blocks.block_stride(), sums, here, block == 0);
+            }
+            const int row = blocks.chunk_begin(chunk);
+            const std::size_t at = static_cast<std::size_t>(from) * out_stride + static_cast<std::size_t>(row);
+            k.store_tokens({sums, padded, blocks.chunk_size(chunk), count}, epilogue.bias(row), e,
+                           residual == nullptr ? nullptr : residual + at, y + at, out_stride);
+        }
+        return Status::ok;
+    });
+}
+
+Linear::~Linear() {
+    delete state_;
+}
+
+void Linear::destroy(Linear* operation) noexcept {
+    delete operation;
+}
+
+Status Linear::create(const SparseMatrix& weights, const Epilogue& epilogue, bool skip_zeros, Linear** out) noexcept {
+    const Status status = check(weights);
+    if (status != Status::ok) return status;
+    const int activation = static_cast<int>(epilogue.activation);
+    if (activation < 0 || activation >= activation_count) return Status::unknown_activation;
+    try {
+        auto made = std::unique_ptr<Linear, void (*)(Linear*)>(new Linear, &Linear::destroy);
+        made->state_ = new State(weights, epilogue, skip_zeros);
+        *out = made.release();
+        return Status::ok;
+    } catch (const std::bad_alloc&) {
+        return Status::out_of_memory;
+    }
+}
+
+Status Linear::run(const Executor& executor, const float* x, std::int64_t tokens, const float* residual,
+                   float* y) noexcept {
+    if (tokens < 0 || executor.threads < 1) return Status::shape_out_of_range;
+    if (tokens == 0) return Status::ok;
+    if (x == nullptr || y == nullptr) return Status::null_pointer;
+    if ((reinterpret_cast<std::uintptr_t>(x) | reinterpret_cast<std::uintptr_t>(y) |
+         reinterpret_cast<std::uintptr_t>(residual)) %
+            sizeof(float) !=
+        0) {
+        return Status::misaligned_pointer;
+    }
+    const SparseMatrix m = state_->weights.view();
+    if (tokens > (std::int64_t{1} << 48) / std::max(m.rows, m.columns)) return Status::shape_out_of_range;
+    try {
+        return tokens == 1 ? state_->run_one(executor, x, residual, y)
+                           : state_->run_many(executor, x, tokens, residual, y);
+    } catch (const std::bad_alloc&) {
+        return Status::out_of_memory;
+    }
+}
+
+}  // namespace isogrid
