@@ -32,6 +32,7 @@ constexpr Kernels table = {
     .width = width,
     .max_vectors = ISOGRID_VECTORS,
     .multiply = multiply,
+    .multiply_last = multiply_last,
     .slide = slide,
     .pack_tokens = pack_tokens,
     .pack_window = pack_window,

@@ -9,7 +9,18 @@ inline Vec halves(const std::uint16_t* p) {
     return __builtin_ia32_vcvtph2ps256(*reinterpret_cast<const LooseEight16*>(p));
 }
 inline Vec bytes(const std::int8_t* p) {
-    return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Eight8*>(p), Ints), Vec);
+#if defined(__clang__)
+    return __builtin_convertvector(*reinterpret_cast<const Eight8*>(p), Vec);
+#else
+    // The portable way above becomes a chain of insertions in GCC.
+    typedef long long Pair __attribute__((vector_size(16)));
+    typedef long long LooseLong __attribute__((aligned(1), may_alias));
+    typedef char Sixteen8 __attribute__((vector_size(16)));
+    const Pair raw = {*reinterpret_cast<const LooseLong*>(p), 0};
+    typedef int Eight32 __attribute__((vector_size(32)));
+    const Eight32 codes = __builtin_ia32_pmovsxbd256(reinterpret_cast<Sixteen8>(raw));
+    return __builtin_convertvector(codes, Vec);
+#endif
 }
 #else
 typedef std::int8_t Four8 __attribute__((vector_size(4), aligned(1), may_alias));
@@ -41,11 +52,15 @@ struct Int8Values {
     static Vec read(const std::int8_t* p) { return bytes(p); }
 };
 
+// Four indices are read at once: the loads of the activations are what this waits for.
 inline Vec fetch(const float* x, const std::uint16_t* at) {
+    typedef std::uint64_t Four16Bits __attribute__((aligned(2), may_alias));
+    const auto* four = reinterpret_cast<const Four16Bits*>(at);
+    const auto lane = [=](int i) { return x[four[i / 4] >> (16 * (i % 4)) & 0xffff]; };
 #if ISOGRID_WIDTH == 8
-    return Vec{x[at[0]], x[at[1]], x[at[2]], x[at[3]], x[at[4]], x[at[5]], x[at[6]], x[at[7]]};
+    return Vec{lane(0), lane(1), lane(2), lane(3), lane(4), lane(5), lane(6), lane(7)};
 #else
-    return Vec{x[at[0]], x[at[1]], x[at[2]], x[at[3]]};
+    return Vec{lane(0), lane(1), lane(2), lane(3)};
 #endif
 }
 

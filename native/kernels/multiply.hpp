@@ -4,10 +4,32 @@
 // L1 cache: with eight vectors a core that loads two vectors a cycle reaches 8 / 9 of its multiply-add rate. A row's
 // sums stay in registers from its first nonzero to its last.
 
+// Four values, and one of them in all lanes: a load for four nonzeros instead of four, where loads are what is short.
+#if ISOGRID_WIDTH == 8
+inline Vec load_four(const float* p) {
+    typedef float Half __attribute__((vector_size(16), aligned(4), may_alias));
+    const Half h = *reinterpret_cast<const Half*>(p);
+    return __builtin_shufflevector(h, h, 0, 1, 2, 3, 0, 1, 2, 3);
+}
+template <int I>
+inline Vec spread(Vec four) {
+    return __builtin_shufflevector(four, four, I, I, I, I, I + 4, I + 4, I + 4, I + 4);
+}
+#else
+inline Vec load_four(const float* p) {
+    return load(p);
+}
+template <int I>
+inline Vec spread(Vec four) {
+    return __builtin_shufflevector(four, four, I, I, I, I);
+}
+#endif
+
 // One row. Narrow tiles take several nonzeros in turn into sums of their own, since a single chain of multiply-adds
 // would wait for itself. The first parameter is the number of vectors, the second that of chains.
 template <int V, int Chains, class Offset>
-inline void multiply_row(const Offset* offsets, const float* values, int count, const float* x, Vec (&total)[V]) {
+__attribute__((always_inline)) inline void multiply_row(const Offset* offsets, const float* values, int count,
+                                                        const float* x, Vec (&total)[V]) {
     Vec sum[Chains][V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
@@ -15,15 +37,15 @@ inline void multiply_row(const Offset* offsets, const float* values, int count, 
 #pragma GCC unroll 8
         for (int c = 1; c < Chains; ++c) sum[c][v] = Vec{};
     }
-    constexpr int step = Chains > 2 ? Chains : 2;
     int k = 0;
-    for (; k + step <= count; k += step) {
-#pragma GCC unroll 8
-        for (int c = 0; c < step; ++c) {
-            const Vec value = all(values[k + c]);
+    for (; k + 4 <= count; k += 4) {
+        const Vec four = load_four(values + k);
+        const Vec value[4] = {spread<0>(four), spread<1>(four), spread<2>(four), spread<3>(four)};
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) {
             const float* from = x + offsets[k + c];
 #pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) sum[c % Chains][v] += value * load(from + v * width);
+            for (int v = 0; v < V; ++v) sum[c % Chains][v] += value[c] * load(from + v * width);
         }
     }
     for (; k < count; ++k) {
@@ -40,66 +62,98 @@ inline void multiply_row(const Offset* offsets, const float* values, int count, 
     }
 }
 
-template <int V, bool First>
-void multiply_tile(const RowBlock& block, const float* x, float* sums) {
-    constexpr int chains = V == 1 ? 8 : V == 2 ? 4 : V <= 4 ? 2 : 1;
+// All rows of a block. `ends` says where they come from and go to: it has `start(row, v)` and `end(row, totals)`.
+template <int V, class Ends>
+__attribute__((always_inline)) inline void multiply_rows(const RowBlock& block, const float* x, const Ends& ends) {
+    constexpr int chains = V == 1 ? 4 : V == 2 ? 4 : V <= 4 ? 2 : 1;
     const std::uint8_t* rows = block.rows;
     const std::uint16_t* offsets = block.offsets;
     const float* values = block.values;
     for (int r = 0; r < block.run_count; ++r) {
         const int count = block.runs[r].count;
         for (int i = 0; i < block.runs[r].rows; ++i) {
-            float* to = sums + *rows++ * (V * width);
+            const std::size_t row = *rows++;
             Vec total[V];
 #pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) total[v] = First ? Vec{} : load(to + v * width);
+            for (int v = 0; v < V; ++v) total[v] = ends.start(row, v);
             multiply_row<V, chains>(offsets, values, count, x, total);
-#pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) store(to + v * width, total[v]);
+            ends.end(row, total);
             offsets += count;
             values += count;
         }
     }
 }
 
-template <bool First>
-void multiply_any(const RowBlock& block, const float* x, float* sums, int vectors) {
+template <int V, bool First>
+struct IntoSums {
+    float* sums;
+
+    Vec start(std::size_t row, int v) const { return First ? Vec{} : load(sums + row * (V * width) + v * width); }
+    void end(std::size_t row, const Vec (&total)[V]) const {
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) store(sums + row * (V * width) + v * width, total[v]);
+    }
+};
+
+template <int V, bool First, bool Clip>
+struct IntoResult {
+    const float* sums;
+    const Finish& finish;
+
+    Vec start(std::size_t row, int v) const { return First ? Vec{} : load(sums + row * (V * width) + v * width); }
+    void end(std::size_t row, const Vec (&total)[V]) const {
+        const Vec bias = all(finish.bias == nullptr ? 0.0f : finish.bias[row]);
+        const float* const residual = finish.residual == nullptr ? nullptr : finish.residual + row * finish.stride;
+        float* const y = finish.y + row * finish.stride;
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) {
+            Vec result = total[v] + bias;
+            if (residual != nullptr) result += load(residual + v * width);
+            if constexpr (Clip) result = at_most(at_least(result, finish.low), finish.high);
+            store(y + v * width, result);
+        }
+    }
+};
+
+// Calls body.template operator()<vectors>(), for the widths that this target has.
+template <class Body>
+inline void with_vectors(int vectors, const Body& body) {
     switch (vectors) {
         case 1:
-            return multiply_tile<1, First>(block, x, sums);
+            return body.template operator()<1>();
         case 2:
-            return multiply_tile<2, First>(block, x, sums);
+            return body.template operator()<2>();
         case 3:
-            return multiply_tile<3, First>(block, x, sums);
+            return body.template operator()<3>();
         case 4:
-            return multiply_tile<4, First>(block, x, sums);
+            return body.template operator()<4>();
         case 5:
-            return multiply_tile<5, First>(block, x, sums);
+            return body.template operator()<5>();
         case 6:
-            return multiply_tile<6, First>(block, x, sums);
+            return body.template operator()<6>();
         case 7:
-            return multiply_tile<7, First>(block, x, sums);
+            return body.template operator()<7>();
         case 8:
-            return multiply_tile<8, First>(block, x, sums);
+            return body.template operator()<8>();
 #if ISOGRID_VECTORS > 8
         case 9:
-            return multiply_tile<9, First>(block, x, sums);
+            return body.template operator()<9>();
         case 10:
-            return multiply_tile<10, First>(block, x, sums);
+            return body.template operator()<10>();
 #endif
 #if ISOGRID_VECTORS > 10
         case 11:
-            return multiply_tile<11, First>(block, x, sums);
+            return body.template operator()<11>();
         case 12:
-            return multiply_tile<12, First>(block, x, sums);
+            return body.template operator()<12>();
         case 13:
-            return multiply_tile<13, First>(block, x, sums);
+            return body.template operator()<13>();
         case 14:
-            return multiply_tile<14, First>(block, x, sums);
+            return body.template operator()<14>();
         case 15:
-            return multiply_tile<15, First>(block, x, sums);
+            return body.template operator()<15>();
         case 16:
-            return multiply_tile<16, First>(block, x, sums);
+            return body.template operator()<16>();
 #endif
         default:
             return;
@@ -107,11 +161,25 @@ void multiply_any(const RowBlock& block, const float* x, float* sums, int vector
 }
 
 void multiply(const RowBlock& block, const float* x, float* sums, int vectors, bool first) {
-    if (first) {
-        multiply_any<true>(block, x, sums, vectors);
-    } else {
-        multiply_any<false>(block, x, sums, vectors);
-    }
+    with_vectors(vectors, [&]<int V>() {
+        if (first) {
+            multiply_rows<V>(block, x, IntoSums<V, true>{sums});
+        } else {
+            multiply_rows<V>(block, x, IntoSums<V, false>{sums});
+        }
+    });
+}
+
+void multiply_last(const RowBlock& block, const float* x, const float* sums, int vectors, bool first,
+                   const Finish& finish) {
+    with_vectors(vectors, [&]<int V>() {
+        if (first) {
+            if (finish.clip) return multiply_rows<V>(block, x, IntoResult<V, true, true>{sums, finish});
+            return multiply_rows<V>(block, x, IntoResult<V, true, false>{sums, finish});
+        }
+        if (finish.clip) return multiply_rows<V>(block, x, IntoResult<V, false, true>{sums, finish});
+        multiply_rows<V>(block, x, IntoResult<V, false, false>{sums, finish});
+    });
 }
 
 void slide(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start, float* sums,

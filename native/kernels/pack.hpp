@@ -32,6 +32,17 @@ inline void copy(const float* from, int step, int count, float* to) {
     int i = 0;
     if (step == 1) {
         for (; i + width <= count; i += width) store(to + i, load(from + i));
+    } else if (step == 2) {
+        // One fewer, for the last vector would read past the last element by one.
+        for (; i + width < count; i += width) {
+            const Vec a = load(from + 2 * i);
+            const Vec b = load(from + 2 * i + width);
+#if ISOGRID_WIDTH == 8
+            store(to + i, __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14));
+#else
+            store(to + i, __builtin_shufflevector(a, b, 0, 2, 4, 6));
+#endif
+        }
     }
     for (; i < count; ++i) to[i] = from[i * step];
 }

@@ -30,40 +30,71 @@ void store_rows(const Sums& sums, const float* bias, const Epilogue& epilogue, c
     });
 }
 
-// Tokens outside, rows inside: each token's results are written as one stream, however far apart the tokens lie.
+// A few tokens of a few rows; the general case of what follows.
+template <class F>
+inline void finish_part(const float* from, std::size_t pitch, int tokens, int rows, Vec bias, const float* residual,
+                        F f, float* y, std::size_t stride) {
+    for (int i = 0; i < tokens; ++i) {
+        const std::size_t at = static_cast<std::size_t>(i) * stride;
+        float column[width] = {};
+        for (int r = 0; r < rows; ++r)
+            column[r] = from[static_cast<std::size_t>(r) * pitch + static_cast<std::size_t>(i)];
+        Vec v = load(column) + bias;
+        if (residual != nullptr) v += load_part(residual + at, rows);
+        store_part(y + at, f(v), rows);
+    }
+}
+
+// Four tokens of as many rows as a vector has lanes.
+template <bool Residual, class F>
+inline void finish_four(const float* from, std::size_t pitch, Vec bias, const float* residual, F f, float* y,
+                        std::size_t stride) {
+    Vec token[4];
+    transpose_half(from, pitch, token);
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < 4; ++i) {
+        Vec v = token[i] + bias;
+        if constexpr (Residual) v += load(residual + i * stride);
+        store(y + i * stride, f(v));
+    }
+}
+
+// Four tokens at a time, and a few of their cache lines: tokens often lie a multiple of 4096 bytes apart, so that their
+// lines share a set of the L1 cache, and more of them at once would throw each other out half written. Few rows at a
+// time, so that the sums are read from the L1 cache though four columns of a row are less than a line.
+template <class F>
+inline void store_some(const Sums& sums, int first, int last, const float* bias, const float* residual, F f, float* y,
+                       std::size_t stride) {
+    const std::size_t pitch = static_cast<std::size_t>(sums.pitch);
+    for (int t = 0; t < sums.columns; t += 4) {
+        const int tokens = sums.columns - t < 4 ? sums.columns - t : 4;
+        float* const to = y + static_cast<std::size_t>(t) * stride;
+        const float* const add = residual == nullptr ? nullptr : residual + static_cast<std::size_t>(t) * stride;
+        int r = first;
+        for (; tokens == 4 && r + width <= last; r += width) {
+            const float* const from = sums.data + static_cast<std::size_t>(r) * pitch + t;
+            const Vec shift = bias == nullptr ? Vec{} : load(bias + r);
+            if (add == nullptr) {
+                finish_four<false>(from, pitch, shift, add, f, to + r, stride);
+            } else {
+                finish_four<true>(from, pitch, shift, add + r, f, to + r, stride);
+            }
+        }
+        for (; r < last; r += width) {
+            const int rows = last - r < width ? last - r : width;
+            finish_part(sums.data + static_cast<std::size_t>(r) * pitch + t, pitch, tokens, rows,
+                        bias == nullptr ? Vec{} : load_part(bias + r, rows), add == nullptr ? nullptr : add + r, f,
+                        to + r, stride);
+        }
+    }
+}
+
 void store_tokens(const Sums& sums, const float* bias, const Epilogue& epilogue, const float* residual, float* y,
                   std::size_t stride) {
+    constexpr int some = 32;
     with_activation(epilogue, [=, &sums](auto f) {
-        const std::size_t pitch = static_cast<std::size_t>(sums.pitch);
-        for (int t = 0; t < sums.columns; t += width) {
-            const int tokens = sums.columns - t < width ? sums.columns - t : width;
-            float* const to = y + static_cast<std::size_t>(t) * stride;
-            const float* const add = residual == nullptr ? nullptr : residual + static_cast<std::size_t>(t) * stride;
-            for (int r = 0; r < sums.rows; r += width) {
-                const int rows = sums.rows - r < width ? sums.rows - r : width;
-                const float* from = sums.data + static_cast<std::size_t>(r) * pitch + t;
-                Vec square[width];
-                if (rows == width) {
-#pragma GCC unroll 8
-                    for (int i = 0; i < width; ++i) square[i] = load(from + static_cast<std::size_t>(i) * pitch);
-                } else {
-                    for (int i = 0; i < width; ++i) {
-                        square[i] = i < rows ? load(from + static_cast<std::size_t>(i) * pitch) : Vec{};
-                    }
-                }
-                transpose(square);
-                const Vec shift = bias == nullptr ? Vec{} : rows == width ? load(bias + r) : load_part(bias + r, rows);
-                for (int i = 0; i < tokens; ++i) {
-                    const std::size_t at = static_cast<std::size_t>(i) * stride + static_cast<std::size_t>(r);
-                    Vec v = square[i] + shift;
-                    if (add != nullptr) v += rows == width ? load(add + at) : load_part(add + at, rows);
-                    if (rows == width) {
-                        store(to + at, f(v));
-                    } else {
-                        store_part(to + at, f(v), rows);
-                    }
-                }
-            }
+        for (int r = 0; r < sums.rows; r += some) {
+            store_some(sums, r, sums.rows - r < some ? sums.rows : r + some, bias, residual, f, y, stride);
         }
     });
 }

@@ -35,6 +35,17 @@ struct Sums {
     int columns;
 };
 
+// Where the rows of the last block go, finished: y + row * stride. `bias` and `residual` may be null; results are
+// clipped to [low, high] if `clip` is set.
+struct Finish {
+    const float* bias;
+    const float* residual;
+    float* y;
+    std::size_t stride;
+    bool clip;
+    float low, high;
+};
+
 // How one plane of an image becomes a flat window (see layout/geometry.hpp): position f holds the input at row
 // f / pitch and column f % pitch of the phase's plane, and zero where there is none.
 struct Phase {
@@ -59,6 +70,10 @@ struct Kernels {
     // the sums are set, and every row of the chunk is in some run; otherwise they are added to.
     void (*multiply)(const RowBlock& block, const float* x, float* sums, int vectors, bool first);
 
+    // The last block of a chunk, likewise, but finished and stored where they belong; every row of the chunk is in some
+    // run of the last block too.
+    void (*multiply_last)(const RowBlock& block, const float* x, const float* sums, int vectors, bool first,
+                          const Finish& finish);
     // Depthwise: sums[p] = start + sum over taps of weights[t] * window[offsets[t] + p], for p in [0, length).
     void (*slide)(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start,
                   float* sums, int length);

@@ -21,6 +21,25 @@ inline void transpose(Vec (&m)[8]) {
         m[i + 4] = __builtin_shufflevector(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
     }
 }
+
+// The first four columns of eight rows, as four vectors.
+inline void transpose_half(const float* from, std::size_t pitch, Vec (&m)[4]) {
+    typedef float Half __attribute__((vector_size(16), aligned(4), may_alias));
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < 4; ++i) {
+        const Half low = *reinterpret_cast<const Half*>(from + i * pitch);
+        const Half high = *reinterpret_cast<const Half*>(from + (i + 4) * pitch);
+        m[i] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+    }
+    const Vec a = __builtin_shufflevector(m[0], m[1], 0, 8, 1, 9, 4, 12, 5, 13);
+    const Vec b = __builtin_shufflevector(m[0], m[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    const Vec c = __builtin_shufflevector(m[2], m[3], 0, 8, 1, 9, 4, 12, 5, 13);
+    const Vec d = __builtin_shufflevector(m[2], m[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    m[0] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+    m[1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+    m[2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+    m[3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+}
 #else
 inline void transpose(Vec (&m)[4]) {
     const Vec a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
@@ -31,5 +50,11 @@ inline void transpose(Vec (&m)[4]) {
     m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
     m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
     m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
+
+inline void transpose_half(const float* from, std::size_t pitch, Vec (&m)[4]) {
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < 4; ++i) m[i] = load(from + i * pitch);
+    transpose(m);
 }
 #endif

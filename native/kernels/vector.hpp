@@ -42,7 +42,3 @@ inline Vec at_most(Vec x, float high) {
 inline Vec magnitude(Vec x) {
     return reinterpret_cast<Vec>(reinterpret_cast<Ints>(x) & all_ints(0x7fffffff));
 }
-
-inline Vec with_sign_of(Vec x, Vec sign) {
-    return reinterpret_cast<Vec>(reinterpret_cast<Ints>(x) | (reinterpret_cast<Ints>(sign) & all_ints(INT32_MIN)));
-}

@@ -12,7 +12,16 @@ namespace {
 constexpr int block_floats = 8192;
 constexpr int most_offset = 65535;
 
+// Density below which narrow tiles are faster, measured from 1 to 20 %.
+constexpr double narrow_below = 0.08;
+
 }  // namespace
+
+int tile_vectors(const Kernels& kernels, const SparseMatrix& matrix) {
+    const double places = static_cast<double>(matrix.rows) * static_cast<double>(matrix.columns);
+    const bool narrow = static_cast<double>(matrix.column.size) < narrow_below * places;
+    return narrow ? kernels.max_vectors / 2 : kernels.max_vectors;
+}
 
 float value_at(const SparseMatrix& m, int row, std::int64_t i) {
     switch (m.type) {
@@ -64,7 +73,8 @@ Status Blocks::build(const SparseMatrix& m, int first_row, int rows, const Colum
                 std::int64_t i = next[static_cast<std::size_t>(r)];
                 while (i < end && m.column.data[i] < end_column) ++i;
                 count[static_cast<std::size_t>(r)] = static_cast<int>(i - next[static_cast<std::size_t>(r)]);
-                if (block == 0 || count[static_cast<std::size_t>(r)] > 0) order.push_back(r);
+                if (block == 0 || block + 1 == out.blocks_ || count[static_cast<std::size_t>(r)] > 0)
+                    order.push_back(r);
             }
             std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
                 return count[static_cast<std::size_t>(a)] < count[static_cast<std::size_t>(b)];

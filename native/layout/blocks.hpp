@@ -53,6 +53,11 @@ class Blocks {
     std::vector<float> values_;
 };
 
+// How many vectors wide tiles should be. Wide ones fetch each nonzero least often; with few nonzeros a row, narrower
+// ones leave room in the L1 cache for more channels, and so for more nonzeros between fetching and storing a row's
+// sums.
+int tile_vectors(const Kernels& kernels, const SparseMatrix& matrix);
+
 // The value of entry `i` as f32, scaled.
 float value_at(const SparseMatrix& matrix, int row, std::int64_t i);
 

@@ -25,6 +25,7 @@ struct Plan {
     Geometry geometry;
     int vectors;  // of a tile
     int tiles;
+    int parts;  // into which the rows are shared out
     int chunk_rows;
     int window;  // floats of one phase of one channel in a packed tile
     std::vector<Blocks> groups;
@@ -95,10 +96,20 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     }
 
     const int all = (g.length + lanes - 1) / lanes;
-    plan.tiles = (all + plan.kernels->max_vectors - 1) / plan.kernels->max_vectors;
-    // One more tile, if that lets every thread have as many and leaves none of them narrow.
-    const int even = round_up(plan.tiles, threads);
-    if (even != plan.tiles && all / even >= plan.kernels->max_vectors * 3 / 5) plan.tiles = even;
+    const int most_vectors = tile_vectors(k, matrix);
+    plan.tiles = (all + most_vectors - 1) / most_vectors;
+    // Threads share out the rows: each then keeps its part of the weights in its own cache, and no two of them write to
+    // neighbouring cache lines. But each packs all tiles then, which few nonzeros a channel do not pay for.
+    const int rows = rows_of_group();
+    const std::int64_t uses = static_cast<std::int64_t>(matrix.column.size) / (std::int64_t{shape.channels} * groups);
+    constexpr int enough_uses = 16;
+    plan.parts = rows >= threads && (uses >= enough_uses * threads || plan.tiles < threads) ? threads : 1;
+    plan.chunk_rows = std::min(256, (rows + plan.parts - 1) / plan.parts);
+    if (plan.parts == 1) {
+        // One more tile, if that lets every thread have as many and leaves none of them narrow.
+        const int even = round_up(plan.tiles, threads);
+        if (even != plan.tiles && all / even >= most_vectors * 3 / 5) plan.tiles = even;
+    }
     plan.vectors = (all + plan.tiles - 1) / plan.tiles;
     plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
 
@@ -107,8 +118,6 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
         const auto tap = static_cast<std::size_t>(t);
         map.tap_offset.push_back(g.tap_phase[tap] * plan.window + g.tap_shift[tap]);
     }
-    const int rows = rows_of_group();
-    plan.chunk_rows = plan.tiles % threads == 0 ? 256 : std::clamp(round_up(rows / (2 * threads), 8), 32, 256);
     plan.groups.resize(static_cast<std::size_t>(groups));
     for (int group = 0; group < groups && status == Status::ok; ++group) {
         status = Blocks::build(matrix, group * rows, rows, map, plan.chunk_rows,
@@ -183,12 +192,32 @@ Status Convolution::State::run_tile(const Plan& plan, int group, int tile, int c
                           from + g.first, plan.window, packed + (c * phases + p) * window);
         }
     }
+    const Epilogue e = epilogue.view();
+    const bool clip = e.activation == Activation::relu || e.activation == Activation::clip;
+    // Whole tiles of images without padding are finished without going through memory once more.
+    const bool direct =
+        g.pitch == g.out_width && from + columns <= g.length && (clip || e.activation == Activation::none);
+    const std::size_t stride = static_cast<std::size_t>(g.out_height) * static_cast<std::size_t>(g.out_width);
     for (int chunk = chunk_begin; chunk < chunk_end; ++chunk) {
-        for (int block = 0; block < blocks.blocks(); ++block) {
+        const int row = group * rows_of_group() + blocks.chunk_begin(chunk);
+        const int last = blocks.blocks() - 1;
+        for (int block = 0; block < (direct ? last : last + 1); ++block) {
             k.multiply(blocks.at(chunk, block), packed + block * blocks.block_stride(), sums, plan.vectors, block == 0);
         }
-        store(plan, {sums, columns, blocks.chunk_size(chunk), columns},
-              group * rows_of_group() + blocks.chunk_begin(chunk), from, residual, y);
+        if (direct) {
+            const std::size_t at = static_cast<std::size_t>(row) * stride + static_cast<std::size_t>(from);
+            const Finish finish{epilogue.bias(row),
+                                residual == nullptr ? nullptr : residual + at,
+                                y + at,
+                                stride,
+                                clip,
+                                e.activation == Activation::relu ? 0.0f : e.low,
+                                e.activation == Activation::relu ? __builtin_inff() : e.high};
+            k.multiply_last(blocks.at(chunk, last), packed + last * blocks.block_stride(), sums, plan.vectors,
+                            last == 0, finish);
+        } else {
+            store(plan, {sums, columns, blocks.chunk_size(chunk), columns}, row, from, residual, y);
+        }
     }
     return Status::ok;
 }
@@ -309,11 +338,8 @@ Status Convolution::run(const Executor& executor, const float* x, std::int64_t i
         });
     }
 
-    // Whole tiles if there are enough of them; otherwise each tile's rows are shared out too, and it is packed twice.
     const std::int64_t units = images * s.groups * plan->tiles;
-    const int chunks = plan->groups.front().chunks();
-    const bool enough = units % executor.threads == 0 || units >= 4 * std::int64_t{executor.threads};
-    const int parts = enough ? 1 : std::min(chunks, executor.threads);
+    const int parts = plan->parts;
     if (units * parts > (1 << 30)) return Status::shape_out_of_range;
     return run_tasks(executor, static_cast<int>(units) * parts, [&](int task) noexcept {
         const int unit = task % static_cast<int>(units);
@@ -321,6 +347,7 @@ Status Convolution::run(const Executor& executor, const float* x, std::int64_t i
         const int tile = unit % plan->tiles;
         const int group = unit / plan->tiles % s.groups;
         const int image = unit / plan->tiles / s.groups;
+        const int chunks = plan->groups.front().chunks();
         return s.run_tile(*plan, group, tile, chunks * part / parts, chunks * (part + 1) / parts, x + image * in_image,
                           out_at(residual, image), y + image * out_image);
     });

@@ -170,8 +170,9 @@ Status Linear::State::run_many(const Executor& executor, const float* x, std::in
     const Kernels& k = kernels();
     const std::int64_t all = (tokens + k.width - 1) / k.width;
     // The widest power of two that the tokens fill.
+    const int most_vectors = tile_vectors(k, m);
     int vectors = 1;
-    while (2 * vectors <= k.max_vectors && vectors < all) vectors *= 2;
+    while (2 * vectors <= most_vectors && vectors < all) vectors *= 2;
     std::int64_t tiles = (all + vectors - 1) / vectors;
     // One more tile, if that lets every thread have as many and leaves none of them narrow.
     const std::int64_t even = (tiles + executor.threads - 1) / executor.threads * executor.threads;

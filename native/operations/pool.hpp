@@ -1,4 +1,5 @@
-// Tasks of unequal length on the host's threads: each takes the next one when it is done with its last.
+// Tasks of unequal length on the host's threads. Each thread has a range of neighbouring tasks, which often share cache
+// lines, and when it is done with them helps with the others': a machine that is busy elsewhere slows a thread down.
 #pragma once
 
 #include <atomic>
@@ -8,25 +9,39 @@
 
 namespace isogrid {
 
-// Calls body(i) for every i in [0, tasks); `body` is noexcept and returns a Status, of which the first that is not ok
-// is returned. A machine that is busy elsewhere slows one of its threads down, and the others then do more.
+// Calls body(i) for every i in [0, tasks); `body` is noexcept and returns a Status, of which one that is not ok is
+// returned if there is any.
 template <class Body>
 Status run_tasks(const Executor& executor, int tasks, const Body& body) noexcept {
+    constexpr int most_threads = 64;
+    struct Range {
+        std::atomic<int> next{0};
+        int end = 0;
+    };
     struct Shared {
         const Body& body;
-        int tasks;
-        std::atomic<int> next{0};
+        int threads;
+        Range ranges[most_threads] = {};
         std::atomic<int> failure{0};
-    } shared{body, tasks};
-    const auto work = [](void* argument, int) noexcept {
+    };
+    int threads = executor.threads < tasks ? executor.threads : tasks;
+    threads = threads < 1 ? 1 : threads > most_threads ? most_threads : threads;
+    Shared shared{.body = body, .threads = threads};
+    for (int i = 0; i < threads; ++i) {
+        shared.ranges[i].next = static_cast<int>(static_cast<long long>(tasks) * i / threads);
+        shared.ranges[i].end = static_cast<int>(static_cast<long long>(tasks) * (i + 1) / threads);
+    }
+    const auto work = [](void* argument, int thread) noexcept {
         auto& s = *static_cast<Shared*>(argument);
-        for (int i = s.next.fetch_add(1); i < s.tasks; i = s.next.fetch_add(1)) {
-            const Status status = s.body(i);
-            if (status != Status::ok) s.failure.store(static_cast<int>(status));
+        for (int i = 0; i < s.threads; ++i) {
+            Range& range = s.ranges[(thread + i) % s.threads];
+            for (int task = range.next.fetch_add(1); task < range.end; task = range.next.fetch_add(1)) {
+                const Status status = s.body(task);
+                if (status != Status::ok) s.failure = static_cast<int>(status);
+            }
         }
     };
-    const int threads = executor.threads < tasks ? executor.threads : tasks;
-    if (threads <= 1) {
+    if (threads == 1) {
         work(&shared, 0);
     } else {
         executor.run(executor.context, work, &shared, threads);
