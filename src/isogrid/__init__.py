@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from isogrid.metrics import Metric as Metric, Outcomes as Outcomes
     from isogrid.penalties import L1 as L1, L2 as L2, ElasticNet as ElasticNet, GroupLasso as GroupLasso
     from isogrid.precision import quantize as quantize
+    from isogrid.runtime.compiler import compile as compile  # noqa: A004
     from isogrid.sparsify import (
         Aware as Aware,
         Gradual as Gradual,
@@ -65,6 +66,7 @@ _PLACES = {
     "load": "formats.model",
     "export": "formats.onnx",
     "inspect": "inspection",
+    "compile": "runtime.compiler",
     "fit": "frontier.fit",
     "optimize": "frontier",
     "Recipe": "tasks",

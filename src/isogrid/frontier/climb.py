@@ -11,7 +11,6 @@ from torch import nn
 
 from isogrid.floor import Floor
 from isogrid.formats.model import model_bytes
-from isogrid.frontier.baseline import cross_fitted
 from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import Listener
 from isogrid.frontier.points import PRECISIONS, FrontierPoint
@@ -30,7 +29,7 @@ class SearchPlan:
         method: what makes zeros; its own sparsity is replaced by each rung's.
         floor: what must hold.
         match_dense: train the dense model for as many steps as the longest climb, in the same cycles, and take the best
-            of its cycles (on the validation split) as the baseline, at its cross-fitted worth.
+            of its cycles (on the validation split) as the baseline.
         patience: rungs in a row that may break the floor before the climb ends: on a small validation split one may
             break it by chance.
         bisections: how often the gap between the sparsest rung that holds and the next that does not is halved.
@@ -80,13 +79,7 @@ class Search:
                 cycles.append(self._trainer.train(phase, start=cycles[-1]))
         metric = self._task.metric
         best = max(cycles, key=lambda one: one.metric if metric.higher_is_better else -one.metric)
-        floor = self._plan.floor
-        limit, baseline = floor.limit(metric, best.metric), best.metric
-        if len(cycles) > 1 and floor.kind != "absolute":
-            measured = [self._trainer.measure(self._trainer.model_of(one), "validation") for one in cycles]
-            baseline = cross_fitted(metric, measured)
-            limit = floor.limit_from(metric, baseline)
-        found = Found(best, limit, baseline)
+        found = Found(best, self._plan.floor.limit(metric, best.metric), best.metric)
         found.trained["dense"] = best
         self._start = first
         self._teacher = self._ensemble(cycles)

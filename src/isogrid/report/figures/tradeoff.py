@@ -191,7 +191,7 @@ def _draw_floor(axes: Axes, data: ReportData) -> None:
     # The curves begin at the left near the dense model and fall at the right, which leaves room for words.
     written = wording.scale(data)
     space = ("axes fraction", "data")
-    note(axes, f"dense baseline {written.value(baseline)}", (1, baseline), (0, 4), space=space, ha="right", va="bottom")
+    note(axes, f"dense {written.value(baseline)}", (1, baseline), (0, 4), space=space, ha="right", va="bottom")
     note(axes, f"floor {written.value(limit)}", (0, limit), (6, -5), space=space, colour="ink", va="top")
 
 

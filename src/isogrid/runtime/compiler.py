@@ -1,0 +1,290 @@
+"""`isogrid.compile`: a pruned model on native sparse kernels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from isogrid.errors import UnsupportedError, UsageError
+from isogrid.names import unknown_name
+from isogrid.runtime.body import Body
+from isogrid.runtime.matrix import VALUES, Values
+from isogrid.runtime.rewriting import Choice, by_cost, rewrite
+from isogrid.runtime.swapping import swap
+from isogrid.runtime.tracing import InputPlan, Traced, trace
+
+_TOLERANCE = 1e-3
+"""By how much of its largest value an output may differ from the original's (sums are taken in another order)."""
+
+
+class Compiled(nn.Module):
+    """A model on sparse kernels, for inference: called like the original, on any batch size.
+
+    Attributes:
+        choices: what became of each layer.
+        notes: what a user should know, one sentence each: why something was left out.
+    """
+
+    def __init__(self, body: nn.Module, choices: list[Choice], notes: list[str], traced: Traced | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.choices = choices
+        self.notes = notes
+        self._inputs: InputPlan | None = None if traced is None else traced.inputs
+        self._single = traced is not None and traced.output_spec.is_leaf()
+        self._output_spec = None if traced is None or self._single else traced.output_spec
+        # Not a submodule: it is not part of what was compiled, only what answers for inputs that were not traced.
+        object.__setattr__(self, "_original", None)
+        super().train(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the original returns, within rounding.
+
+        Raises:
+            UnsupportedError: an input requires a gradient.
+            UsageError: the graph is not for inputs of these shapes and the original is gone (after unpickling).
+        """
+        if self._inputs is None:
+            return self.body(*args, **kwargs)
+        flat = self._inputs.flatten(args, kwargs)
+        if flat is None:
+            original = self.__dict__.get("_original")
+            if original is None:
+                raise UsageError(
+                    f"A compiled model got inputs {_shapes(args, kwargs)}, for which it was not traced; compile the "
+                    "model again with an example of that shape."
+                )
+            return original(*args, **kwargs)
+        outputs = self.body(*flat)
+        return outputs[0] if self._single else pytree.tree_unflatten(outputs, self._output_spec)
+
+    def train(self, mode: bool = True) -> Compiled:
+        """Refused for ``True``.
+
+        Raises:
+            UnsupportedError: ``mode`` is true.
+        """
+        if mode:
+            raise UnsupportedError("A compiled model cannot be trained; train the original and compile it again.")
+        super().train(False)
+        return self
+
+    @property
+    def coverage(self) -> float:
+        """Share of the multiply-adds of all products that run on sparse kernels."""
+        total = sum(choice.macs for choice in self.choices)
+        return sum(c.macs for c in self.choices if c.choice == "sparse") / total if total else 0.0
+
+    def report(self) -> str:
+        """A table of the layers: what was chosen, what it is expected to gain, and what is fused."""
+        rows = [("layer", "kind", "shape", "sparsity", "choice", "gain", "fused", "reason")]
+        for c in self.choices:
+            expected = "" if c.gain is None else f"{c.gain:.1f}x"
+            shape = "x".join(map(str, c.shape))
+            rows.append((c.name, c.kind, shape, f"{100 * c.sparsity:.1f} %", c.choice, expected, c.fused, c.reason))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append(f"{100 * self.coverage:.1f} % of the multiply-adds run on sparse kernels")
+        return "\n".join([*lines, *self.notes])
+
+    def save_choices(self, path: str | os.PathLike[str]) -> None:
+        """Write the choices as JSON, for ``compile(..., choices=path)``."""
+        text = json.dumps({choice.name: choice.choice for choice in self.choices}, indent=1)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_original": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        for name, value in self.__dict__.items():
+            copied.__dict__[name] = value if name == "_original" else copy.deepcopy(value, memo)
+        return copied
+
+
+def compile(  # noqa: A001 - the name that torch.compile has taught everyone
+    model: nn.Module,
+    example: Tensor | tuple[Any, ...],
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    values: Values = "fp32",
+    tune: str = "model",
+    choices: Mapping[str, str] | str | os.PathLike[str] | None = None,
+) -> Compiled:
+    """A module that computes what ``model`` does, its sparse layers on native kernels.
+
+    The model is traced (`torch.export`), batch norms are folded into their convolutions, activations and residual
+    additions are fused with the products before them, products of the same input (q, k and v) are computed in one pass,
+    and each layer with enough zeros is replaced.  Where a model cannot be traced its layers are replaced one by one,
+    and ``report()`` says so.  The result has been compared with the original on the example.
+
+    Args:
+        model: in eval mode, float32, on the CPU; it is not changed.  Inputs of shapes that the graph is not for go to
+            it, so it should be kept as it is.
+        example: the positional inputs of a call.
+        kwargs: its keyword inputs.
+        dynamic_shapes: which sizes may vary, as `torch.export.export` takes it; None leaves all open that the model
+            allows.
+        values: how weights are stored: ``"fp32"``, ``"fp16"`` or ``"int8"`` with a scale a row; arithmetic is float32.
+        tune: ``"model"`` decides by a cost model, the same everywhere; ``"measure"`` times each layer with cold weights
+            and the whole at the end, and gives back the dense model if that was faster.
+        choices: decisions by layer, or a file of them from `Compiled.save_choices`, which replace the cost model's.
+
+    Raises:
+        UnsupportedError: the model is in training mode, or not float32 on the CPU.
+        UsageError: unknown ``values``, ``tune`` or choices, or the model cannot run the example.
+
+    >>> import isogrid
+    >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
+    >>> _ = isogrid.prune(model, isogrid.OneShot(sparsity=0.9))
+    >>> fast = compile(model, torch.randn(4, 64))
+    >>> with torch.no_grad():
+    ...     x = torch.randn(9, 64)
+    ...     torch.allclose(fast(x), model(x), atol=1e-5)
+    True
+    """
+    args = (example,) if isinstance(example, Tensor) else tuple(example)
+    keywords = dict(kwargs or {})
+    _check(model, values, tune)
+    told = _read_choices(choices)
+    try:
+        with torch.no_grad():
+            wanted = model(*args, **keywords)
+    except Exception as problem:
+        raise UsageError(f"The model does not run on the example: {_first_line(problem)}.") from problem
+    if tune == "measure":
+        from isogrid.runtime.tuning import compile_measured
+
+        return compile_measured(_compile, model, args, keywords, wanted, dynamic_shapes, values, told)
+    return _compile(model, args, keywords, wanted, dynamic_shapes, values, by_cost(told))
+
+
+def _compile(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], wanted: Any, dynamic_shapes: Any, values: Values,
+    decide: Any,
+) -> Compiled:  # fmt: skip
+    notes: list[str] = []
+    for share in (True, False):
+        try:
+            traced = trace(model, args, kwargs, dynamic_shapes)
+        except Exception as problem:  # whatever torch.export makes of it
+            notes = [f"The model could not be traced, so its layers were replaced one by one: {_first_line(problem)}."]
+            break
+        scale = _scale(traced, args, kwargs)
+        found = rewrite(traced.graph, decide, values, scale=scale, share=share)
+        if not any(choice.choice == "sparse" for choice in found):
+            return Compiled(
+                _Dense(copy.deepcopy(model)),
+                found,
+                ["No layer has enough zeros to gain from; the model runs as it is."],
+            )
+        compiled = Compiled(Body(traced.graph), found, notes, traced)
+        object.__setattr__(compiled, "_original", model)
+        difference = _difference(compiled, args, kwargs, wanted)
+        if difference <= (_TOLERANCE if values == "fp32" else 1.0):
+            return compiled
+        notes = ["The traced model gave other results than the original, so its layers were replaced one by one."]
+    body, found = swap(model, decide, values, args, kwargs)
+    compiled = Compiled(body, found, notes)
+    if _difference(compiled, args, kwargs, wanted) > (_TOLERANCE if values == "fp32" else 1.0):
+        raise UnsupportedError("The compiled model gives other results than the original; please report this model.")
+    return compiled
+
+
+class _Dense(nn.Module):
+    """A model as it is, in the place of a compiled body."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+def _check(model: nn.Module, values: str, tune: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"compile got {type(model).__name__}; accepted is a torch.nn.Module.")
+    if values not in VALUES:
+        raise unknown_name("values", values, VALUES)
+    if tune not in ("model", "measure"):
+        raise unknown_name("tune", tune, ("model", "measure"))
+    if any(module.training for module in model.modules()):
+        raise UnsupportedError("compile got a model in training mode; accepted is one in eval mode: call model.eval().")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+            raise UnsupportedError(
+                f"compile got {name} of {tensor.dtype} on {tensor.device}; accepted are float32 models on the CPU."
+            )
+
+
+def _read_choices(choices: Any) -> Mapping[str, str] | None:
+    if choices is None or isinstance(choices, Mapping):
+        told = choices
+    else:
+        try:
+            told = json.loads(Path(choices).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as problem:
+            raise UsageError(f"The choices in {os.fspath(choices)} cannot be read: {_first_line(problem)}.") from None
+    if told is not None and (
+        not isinstance(told, Mapping) or any(choice not in ("sparse", "dense") for choice in told.values())
+    ):
+        raise UsageError(
+            "The choices are not understood; accepted is 'sparse' or 'dense' for each layer by name."
+        )
+    return told
+
+
+def _scale(traced: Traced, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
+    """The example's elements over those that the graph was traced with."""
+    placeholders = [node for node in traced.graph.graph.nodes if node.op == "placeholder"]
+    for node, leaf in zip(placeholders, pytree.tree_leaves((args, dict(kwargs))), strict=True):
+        value = node.meta.get("val")
+        if isinstance(leaf, Tensor) and isinstance(value, Tensor) and leaf.dim() and leaf.shape[0] == 1:
+            size = value.shape[0]
+            hint = size if isinstance(size, int) else size.node.hint
+            return 1 / int(hint or 1)
+    return 1.0
+
+
+def _difference(compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any], wanted: Any) -> float:
+    """The largest difference as a share of the largest value; infinite if the structures differ."""
+    try:
+        with torch.no_grad():
+            got = compiled(*args, **kwargs)
+    except Exception:  # a graph that does not run is as wrong as one that answers wrongly
+        return float("inf")
+    worst = 0.0
+    left, right = pytree.tree_leaves(got), pytree.tree_leaves(wanted)
+    if len(left) != len(right):
+        return float("inf")
+    for a, b in zip(left, right, strict=True):
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape:
+            if a.numel():
+                size = max(float(b.abs().max()), 1e-30)
+                difference = float((a.double() - b.double()).abs().max()) / size
+                worst = max(worst, float("inf") if math.isnan(difference) else difference)
+        elif isinstance(a, Tensor) or isinstance(b, Tensor) or a != b:
+            return float("inf")
+    return worst
+
+
+def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    leaves = pytree.tree_leaves((args, dict(kwargs)))
+    return ", ".join(str(tuple(leaf.shape)) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)
+
+
+def _first_line(problem: BaseException) -> str:
+    lines = str(problem).strip().splitlines()
+    return (lines[0] if lines else type(problem).__name__).rstrip(".")
