@@ -31,12 +31,19 @@ inline Vec logistic(Vec x) {
     return all(1.0f) / (all(1.0f) + exponential(-x));
 }
 
+// 1 with the sign of x.
+inline Vec sign(Vec x) {
+    return reinterpret_cast<Vec>((reinterpret_cast<Ints>(x) & ~all_ints(0x7fffffff)) |
+                                 reinterpret_cast<Ints>(all(1.0f)));
+}
+
 // Both are odd and flat at the end: x P(x^2) / Q(x^2) up to where f32 cannot tell them from 1, no exponential needed.
+// From there on exactly 1: what is left of it is multiplied with x in GELU.
 template <int P, int Q>
 inline Vec odd_ratio(Vec x, float end, const float (&above)[P], const float (&below)[Q]) {
-    const Vec held = at_most(at_least(x, -end), end);
-    const Vec square = held * held;
-    return at_most(at_least(held * polynomial(square, above) / polynomial(square, below), -1.0f), 1.0f);
+    const Vec square = x * x;
+    const Vec ratio = at_most(at_least(x * polynomial(square, above) / polynomial(square, below), -1.0f), 1.0f);
+    return choose(magnitude(x) >= all(end), sign(x), ratio);
 }
 
 inline Vec hyperbolic_tangent(Vec x) {

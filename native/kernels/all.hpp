@@ -16,11 +16,14 @@ namespace {
 // Uses the vectors.
 #include "kernels/activation.hpp"
 #include "kernels/dot.hpp"
+#include "kernels/gates.hpp"
 #include "kernels/multiply.hpp"
 #include "kernels/transpose.hpp"
 // Uses transpose.
 #include "kernels/pack.hpp"
 #include "kernels/store.hpp"
+// Uses the dot products' values.
+#include "kernels/widen.hpp"
 
 }  // namespace
 
@@ -36,6 +39,7 @@ constexpr Kernels table = {
     .slide = slide,
     .pack_tokens = pack_tokens,
     .pack_window = pack_window,
+    .pack_planes = pack_planes,
     .store_rows = store_rows,
     .store_tokens = store_tokens,
     .activate = activate,
@@ -43,6 +47,10 @@ constexpr Kernels table = {
     .dot_f16 = dot_f16,
     .dot_int8 = dot_int8,
     .scatter = scatter,
+    .lstm_gates = lstm_gates,
+    .gru_gates = gru_gates,
+    .widen_f16 = widen_f16,
+    .widen_int8 = widen_int8,
 };
 
 }  // namespace isogrid::ISOGRID_TARGET

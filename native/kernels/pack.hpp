@@ -28,10 +28,25 @@ void pack_tokens(const float* x, std::size_t stride, int tokens, int features, f
     }
 }
 
+// The low half of a vector of eight lanes, or a whole one of four: for rows shorter than a vector.
+typedef float LooseHalf __attribute__((vector_size(16), aligned(4), may_alias));
+
+// Few elements, and the last of many, are copied twice rather than one by one.
 inline void copy(const float* from, int step, int count, float* to) {
     int i = 0;
     if (step == 1) {
-        for (; i + width <= count; i += width) store(to + i, load(from + i));
+        if (count >= width) {
+            for (; i + width <= count; i += width) store(to + i, load(from + i));
+            store(to + count - width, load(from + count - width));
+            return;
+        }
+        if (count >= 4) {
+            const LooseHalf first = *reinterpret_cast<const LooseHalf*>(from);
+            const LooseHalf last = *reinterpret_cast<const LooseHalf*>(from + count - 4);
+            *reinterpret_cast<LooseHalf*>(to) = first;
+            *reinterpret_cast<LooseHalf*>(to + count - 4) = last;
+            return;
+        }
     } else if (step == 2) {
         // One fewer, for the last vector would read past the last element by one.
         for (; i + width < count; i += width) {
@@ -75,5 +90,20 @@ void pack_window(const float* plane, int image_width, int stride_y, int stride_x
         done += here;
         column = 0;
         ++row;
+    }
+}
+
+void pack_planes(const float* planes, std::size_t plane, std::size_t channels, const Segment* segments, int count,
+                 int step, float* out, std::size_t window) {
+    for (std::size_t c = 0; c < channels; ++c) {
+        const float* const from = planes + c * plane;
+        float* const to = out + c * window;
+        for (int s = 0; s < count; ++s) {
+            if (segments[s].from < 0) {
+                clear(to + segments[s].to, segments[s].count);
+            } else {
+                copy(from + segments[s].from, step, segments[s].count, to + segments[s].to);
+            }
+        }
     }
 }

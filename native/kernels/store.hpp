@@ -13,6 +13,17 @@ inline void finish_row(const float* sums, float bias, const float* residual, F f
     for (; i + width <= size; i += width) finish(i);
     if (i == size) return;
     if (size >= width) return finish(size - width);
+    if (size >= 4) {
+        // Two halves that overlap.
+        const auto half = [=](int at) {
+            Vec v = load_four(sums + at) + all(bias);
+            if (residual != nullptr) v += load_four(residual + at);
+            v = f(v);
+            *reinterpret_cast<LooseHalf*>(y + at) = reinterpret_cast<const LooseHalf&>(v);
+        };
+        half(0);
+        return half(size - 4);
+    }
     Vec v = load_part(sums, size) + all(bias);
     if (residual != nullptr) v += load_part(residual, size);
     store_part(y, f(v), size);

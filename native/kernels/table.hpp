@@ -55,10 +55,26 @@ struct Phase {
     int width;         // columns of the phase's plane
 };
 
+// Part of a window: `count` floats from `from` on in the image's plane go to `to` on in the window; zeros where `from`
+// is negative.
+struct Segment {
+    int from;
+    int to;
+    int count;
+};
+
 // A slice of eight rows of the one-sample layout, interleaved: entry i of lane l is element 8 * i + l.
 struct Slice {
     std::int64_t begin;  // of its entries, in steps of eight
     std::int32_t steps;
+};
+
+// The two products of a recurrent layer's step: unit u of gate g is at input[g * input_stride + u], likewise the other.
+struct Gates {
+    const float* input;
+    std::size_t input_stride;
+    const float* recurrent;
+    std::size_t recurrent_stride;
 };
 
 struct Kernels {
@@ -85,6 +101,11 @@ struct Kernels {
     void (*pack_window)(const float* plane, int image_width, int stride_y, int stride_x, const Phase& phase, int pitch,
                         int first, int length, float* out);
 
+    // Windows of neighbouring planes, all cut alike: plane c from planes + c * plane to out + c * window. Elements of a
+    // segment lie `step` floats apart in the plane.
+    void (*pack_planes)(const float* planes, std::size_t plane, std::size_t channels, const Segment* segments,
+                        int count, int step, float* out, std::size_t window);
+
     // Row r of the sums to y + r * stride, its epilogue applied; `residual` (null or laid out as y) is added before.
     void (*store_rows)(const Sums& sums, const float* bias, const Epilogue& epilogue, const float* residual, float* y,
                        std::size_t stride);
@@ -102,6 +123,15 @@ struct Kernels {
                      float* out, bool first);
     // y[row] += x * value for the entries of one column.
     void (*scatter)(const std::uint16_t* rows, const float* values, std::size_t count, float x, float* y);
+
+    // The rest of a step of a recurrent layer (see isogrid/recurrent.hpp). `c` becomes the new cell state, `h` the new
+    // state, which may be where the one `before` is.
+    void (*lstm_gates)(const Gates& gates, std::size_t units, float* c, float* h);
+    void (*gru_gates)(const Gates& gates, std::size_t units, const float* before, float* h);
+
+    // Stored values to f32; int8 codes times their scale.
+    void (*widen_f16)(const void* values, std::size_t size, float* out);
+    void (*widen_int8)(const void* values, std::size_t size, float scale, float* out);
 };
 
 // The tables that this build has; null where the instruction set does not belong to the architecture.

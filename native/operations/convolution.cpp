@@ -28,6 +28,9 @@ struct Plan {
     int parts;  // into which the rows are shared out
     int chunk_rows;
     int window;  // floats of one phase of one channel in a packed tile
+    // How the windows are filled: those of phase p of a tile are segment_begin[tile * phases + p] up to the next.
+    std::vector<Segment> segments;
+    std::vector<int> segment_begin;
     std::vector<Blocks> groups;
     // Depthwise: the taps of each output channel that are not zero.
     std::vector<std::int64_t> tap_begin;
@@ -37,6 +40,38 @@ struct Plan {
 
 int round_up(int value, int step) {
     return (value + step - 1) / step * step;
+}
+
+// Whether there can be so many floats at all. All sizes are positive.
+bool exist(std::int64_t images, std::int64_t planes, int height, int width) {
+    constexpr std::int64_t most = std::int64_t{1} << 48;
+    return planes <= most / images / height / width;
+}
+
+// The window of a phase from flat position `first` on, as segments of the image's plane.
+void add_segments(const Geometry& g, const Phase& phase, const ConvolutionShape& shape, int image_width, int first,
+                  int length, std::vector<Segment>& out) {
+    int row = first >= 0 ? first / g.pitch : -((-first + g.pitch - 1) / g.pitch);
+    int column = first - row * g.pitch;
+    const auto add = [&](int from, int to, int count) {
+        if (count == 0) return;
+        const bool joins =
+            !out.empty() && from < 0 && out.back().from < 0 && out.back().to + out.back().count == to && to > 0;
+        if (joins) {
+            out.back().count += count;
+        } else {
+            out.push_back({from, to, count});
+        }
+    };
+    for (int done = 0; done < length; column = 0, ++row) {
+        const int here = std::min(g.pitch - column, length - done);
+        const bool inside = row >= 0 && row < phase.height && column < phase.width;
+        const int valid = inside ? std::min(here, phase.width - column) : 0;
+        const int y = phase.first_row + row * shape.stride_y;
+        add(y * image_width + phase.first_column + column * shape.stride_x, done, valid);
+        add(-1, done + valid, here - valid);
+        done += here;
+    }
 }
 
 }  // namespace
@@ -58,6 +93,7 @@ struct Convolution::State {
     Status make(const Kernels& k, int height, int width, int threads, Plan& plan) const;
     Status plan_for(int height, int width, int threads, std::shared_ptr<const Plan>& out);
 
+    void pack(const Plan& plan, int tile, const float* planes, std::size_t channels, float* packed) const;
     void store(const Plan& plan, const Sums& sums, int row, int from, const float* residual, float* y) const;
     Status run_tile(const Plan& plan, int group, int tile, int chunk_begin, int chunk_end, const float* x,
                     const float* residual, float* y) const noexcept;
@@ -80,9 +116,17 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     const int phases = static_cast<int>(g.phases.size());
     const int lanes = plan.kernels->width;
 
+    const auto add_tile = [&](int from) {
+        for (const Phase& phase : g.phases) {
+            plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
+            add_segments(g, phase, shape, width, from + g.first, plan.window, plan.segments);
+        }
+    };
     if (depthwise()) {
+        if ((std::int64_t{g.length} + g.reach + lanes) * phases > (1 << 30)) return Status::shape_out_of_range;
         plan.window = round_up(g.length + g.reach, lanes);
-        if (std::int64_t{plan.window} * phases > (1 << 30)) return Status::shape_out_of_range;
+        add_tile(0);
+        plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
         for (int row = 0; row < matrix.rows; ++row) {
             plan.tap_begin.push_back(static_cast<std::int64_t>(plan.tap_offset.size()));
             for (std::int64_t i = matrix.row_begin.data[row]; i < matrix.row_begin.data[row + 1]; ++i) {
@@ -98,20 +142,26 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     const int all = (g.length + lanes - 1) / lanes;
     const int most_vectors = tile_vectors(k, matrix);
     plan.tiles = (all + most_vectors - 1) / most_vectors;
-    // Threads share out the rows: each then keeps its part of the weights in its own cache, and no two of them write to
-    // neighbouring cache lines. But each packs all tiles then, which few nonzeros a channel do not pay for.
+    // Threads share out either the tiles, or the rows. With the rows each keeps its part of the weights in its own
+    // cache, which pays where these are large; but each packs all tiles then, which only many nonzeros a channel pay
+    // for.
     const int rows = rows_of_group();
-    const std::int64_t uses = static_cast<std::int64_t>(matrix.column.size) / (std::int64_t{shape.channels} * groups);
-    constexpr int enough_uses = 16;
-    plan.parts = rows >= threads && (uses >= enough_uses * threads || plan.tiles < threads) ? threads : 1;
+    const auto nonzeros = static_cast<std::int64_t>(matrix.column.size);
+    constexpr int large = 65536;
+    constexpr int many = 32;
+    const bool by_rows = nonzeros > large * groups && nonzeros > std::int64_t{many} * threads * shape.channels * groups;
+    // One more tile, if that lets every thread have as many and leaves none of them narrow.
+    const int even = round_up(plan.tiles, threads);
+    const bool by_tiles = even == plan.tiles || all / even >= most_vectors / 2 || plan.tiles >= 4 * threads;
+    plan.parts = rows >= threads && (by_rows || !by_tiles) ? threads : 1;
+    if (plan.parts == 1 && plan.tiles < 4 * threads && by_tiles) plan.tiles = even;
     plan.chunk_rows = std::min(256, (rows + plan.parts - 1) / plan.parts);
-    if (plan.parts == 1) {
-        // One more tile, if that lets every thread have as many and leaves none of them narrow.
-        const int even = round_up(plan.tiles, threads);
-        if (even != plan.tiles && all / even >= most_vectors * 3 / 5) plan.tiles = even;
-    }
     plan.vectors = (all + plan.tiles - 1) / plan.tiles;
     plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
+    if (std::int64_t{plan.window} * phases > (1 << 30)) return Status::window_too_large;
+
+    for (int tile = 0; tile < plan.tiles; ++tile) add_tile(tile * plan.vectors * lanes);
+    plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
 
     ColumnMap map{shape.channels, phases * plan.window, {}};
     for (int t = 0; t < taps; ++t) {
@@ -142,6 +192,19 @@ Status Convolution::State::plan_for(int height, int width, int threads, std::sha
     if (plans.size() > most_layouts) plans.pop_back();
     out = std::move(plan);
     return Status::ok;
+}
+
+// The windows of a tile, channel after channel and in each phase after phase.
+void Convolution::State::pack(const Plan& plan, int tile, const float* planes, std::size_t channels,
+                              float* packed) const {
+    const std::size_t plane = static_cast<std::size_t>(plan.height) * static_cast<std::size_t>(plan.width);
+    const std::size_t phases = plan.geometry.phases.size();
+    const auto window = static_cast<std::size_t>(plan.window);
+    for (std::size_t p = 0; p < phases; ++p) {
+        const int* const begin = plan.segment_begin.data() + static_cast<std::size_t>(tile) * phases + p;
+        plan.kernels->pack_planes(planes, plane, channels, plan.segments.data() + begin[0], begin[1] - begin[0],
+                                  shape.stride_x, packed + p * window, phases * window);
+    }
 }
 
 // The flat outputs [from, from + sums.columns) of some rows, cut into the image's rows.
@@ -186,12 +249,7 @@ Status Convolution::State::run_tile(const Plan& plan, int group, int tile, int c
 
     const std::size_t plane = static_cast<std::size_t>(plan.height) * static_cast<std::size_t>(plan.width);
     const float* planes = x + static_cast<std::size_t>(group) * channels * plane;
-    for (std::size_t c = 0; c < channels; ++c) {
-        for (std::size_t p = 0; p < phases; ++p) {
-            k.pack_window(planes + c * plane, plan.width, shape.stride_y, shape.stride_x, g.phases[p], g.pitch,
-                          from + g.first, plan.window, packed + (c * phases + p) * window);
-        }
-    }
+    pack(plan, tile, planes, channels, packed);
     const Epilogue e = epilogue.view();
     const bool clip = e.activation == Activation::relu || e.activation == Activation::clip;
     // Whole tiles of images without padding are finished without going through memory once more.
@@ -233,10 +291,7 @@ Status Convolution::State::run_channel(const Plan& plan, int row, const float* x
     if (packed == nullptr || sums == nullptr) return Status::out_of_memory;
     const std::size_t plane = static_cast<std::size_t>(plan.height) * static_cast<std::size_t>(plan.width);
     const float* const from = x + static_cast<std::size_t>(row / rows_of_group()) * plane;
-    for (std::size_t p = 0; p < phases; ++p) {
-        k.pack_window(from, plan.width, shape.stride_y, shape.stride_x, g.phases[p], g.pitch, g.first, plan.window,
-                      packed + p * window);
-    }
+    pack(plan, 0, from, 1, packed);
     const auto r = static_cast<std::size_t>(row);
     const auto begin = static_cast<std::size_t>(plan.tap_begin[r]);
     const float* const bias = epilogue.bias(row);
@@ -285,9 +340,10 @@ Status Convolution::output_size(int height, int width, int* out_height, int* out
         sized.width = width;
         Geometry geometry;
         const Status status = make_geometry(sized, geometry);
+        if (status != Status::ok) return status;
         *out_height = geometry.out_height;
         *out_width = geometry.out_width;
-        return status;
+        return Status::ok;
     } catch (const std::bad_alloc&) {
         return Status::out_of_memory;
     }
@@ -305,9 +361,13 @@ Status Convolution::run(const Executor& executor, const float* x, std::int64_t i
         return Status::misaligned_pointer;
     }
     State& s = *state_;
+    if (height < 1 || width < 1 || !exist(images, std::int64_t{s.groups} * s.shape.channels, height, width)) {
+        return Status::shape_out_of_range;
+    }
+    const Executor host = with_useful_threads(executor);
     std::shared_ptr<const Plan> plan;
     try {
-        const Status status = s.plan_for(height, width, executor.threads, plan);
+        const Status status = s.plan_for(height, width, host.threads, plan);
         if (status != Status::ok) return status;
     } catch (const std::bad_alloc&) {
         return Status::out_of_memory;
@@ -315,8 +375,7 @@ Status Convolution::run(const Executor& executor, const float* x, std::int64_t i
     const int rows = s.weights.view().rows;
     const std::int64_t in_image = std::int64_t{s.groups} * s.shape.channels * height * width;
     const std::int64_t out_image = std::int64_t{rows} * plan->geometry.out_height * plan->geometry.out_width;
-    constexpr std::int64_t most = std::int64_t{1} << 48;
-    if (in_image > most / images || out_image > most / images) return Status::shape_out_of_range;
+    if (!exist(images, rows, plan->geometry.out_height, plan->geometry.out_width)) return Status::shape_out_of_range;
     const auto out_at = [&](const float* base, std::int64_t image) {
         return base == nullptr ? nullptr : base + image * out_image;
     };
@@ -324,9 +383,9 @@ Status Convolution::run(const Executor& executor, const float* x, std::int64_t i
     if (s.depthwise()) {
         if (images * rows > (1 << 30)) return Status::shape_out_of_range;
         // Several channels a task: one of a small image takes less time than handing it out.
-        const int channels = std::max(1, std::min(rows / (4 * executor.threads), 32768 / plan->window + 1));
+        const int channels = std::max(1, std::min(rows / (4 * host.threads), 32768 / plan->window + 1));
         const int tasks_of_image = (rows + channels - 1) / channels;
-        return run_tasks(executor, static_cast<int>(images) * tasks_of_image, [&](int task) noexcept {
+        return run_tasks(host, static_cast<int>(images) * tasks_of_image, [&](int task) noexcept {
             const int image = task / tasks_of_image;
             const int first = task % tasks_of_image * channels;
             for (int row = first; row < std::min(rows, first + channels); ++row) {
@@ -338,12 +397,12 @@ Status Convolution::run(const Executor& executor, const float* x, std::int64_t i
         });
     }
 
-    const std::int64_t units = images * s.groups * plan->tiles;
     const int parts = plan->parts;
-    if (units * parts > (1 << 30)) return Status::shape_out_of_range;
-    return run_tasks(executor, static_cast<int>(units) * parts, [&](int task) noexcept {
-        const int unit = task % static_cast<int>(units);
-        const int part = task / static_cast<int>(units);
+    if (images * s.groups > (1 << 30) / (std::int64_t{plan->tiles} * parts)) return Status::shape_out_of_range;
+    const auto units = static_cast<int>(images * s.groups * plan->tiles);
+    return run_tasks(host, units * parts, [&](int task) noexcept {
+        const int unit = task % units;
+        const int part = task / units;
         const int tile = unit % plan->tiles;
         const int group = unit / plan->tiles % s.groups;
         const int image = unit / plan->tiles / s.groups;

@@ -255,9 +255,9 @@ Status Linear::run(const Executor& executor, const float* x, std::int64_t tokens
     }
     const SparseMatrix m = state_->weights.view();
     if (tokens > (std::int64_t{1} << 48) / std::max(m.rows, m.columns)) return Status::shape_out_of_range;
+    const Executor host = with_useful_threads(executor);
     try {
-        return tokens == 1 ? state_->run_one(executor, x, residual, y)
-                           : state_->run_many(executor, x, tokens, residual, y);
+        return tokens == 1 ? state_->run_one(host, x, residual, y) : state_->run_many(host, x, tokens, residual, y);
     } catch (const std::bad_alloc&) {
         return Status::out_of_memory;
     }

@@ -9,11 +9,17 @@
 
 namespace isogrid {
 
+// More are not used: `run_tasks` keeps a range for each of them on the stack.
+inline constexpr int most_threads = 64;
+
+inline Executor with_useful_threads(const Executor& executor) noexcept {
+    return {executor.context, executor.threads < most_threads ? executor.threads : most_threads, executor.run};
+}
+
 // Calls body(i) for every i in [0, tasks); `body` is noexcept and returns a Status, of which one that is not ok is
 // returned if there is any.
 template <class Body>
 Status run_tasks(const Executor& executor, int tasks, const Body& body) noexcept {
-    constexpr int most_threads = 64;
     struct Range {
         std::atomic<int> next{0};
         int end = 0;
