@@ -182,25 +182,24 @@ void multiply_last(const RowBlock& block, const float* x, const float* sums, int
     });
 }
 
+template <int V>
+inline void slide_tile(const float* window, const std::int32_t* offsets, const float* weights, int taps, Vec start,
+                       float* sums) {
+    Vec total[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) total[v] = start;
+    multiply_row<V, V <= 2 ? 4 : V <= 4 ? 2 : 1>(offsets, weights, taps, window, total);
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) store(sums + v * width, total[v]);
+}
+
 void slide(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start, float* sums,
            int length) {
+    const Vec first = all(start);
     int p = 0;
-    for (; p + 8 * width <= length; p += 8 * width) {
-        Vec total[8];
-#pragma GCC unroll 8
-        for (int v = 0; v < 8; ++v) total[v] = all(start);
-        multiply_row<8, 1>(offsets, weights, taps, window + p, total);
-#pragma GCC unroll 8
-        for (int v = 0; v < 8; ++v) store(sums + p + v * width, total[v]);
-    }
-    for (; p + width <= length; p += width) {
-        Vec total[1] = {all(start)};
-        multiply_row<1, 4>(offsets, weights, taps, window + p, total);
-        store(sums + p, total[0]);
-    }
-    for (; p < length; ++p) {
-        float total = start;
-        for (int t = 0; t < taps; ++t) total += weights[t] * window[offsets[t] + p];
-        sums[p] = total;
-    }
+    for (; p + 8 * width <= length; p += 8 * width) slide_tile<8>(window + p, offsets, weights, taps, first, sums + p);
+    if (p == length) return;
+    with_vectors((length - p) / width, [=]<int V>() {
+        if constexpr (V < 8) slide_tile<V>(window + p, offsets, weights, taps, first, sums + p);
+    });
 }

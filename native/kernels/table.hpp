@@ -90,7 +90,8 @@ struct Kernels {
     // run of the last block too.
     void (*multiply_last)(const RowBlock& block, const float* x, const float* sums, int vectors, bool first,
                           const Finish& finish);
-    // Depthwise: sums[p] = start + sum over taps of weights[t] * window[offsets[t] + p], for p in [0, length).
+    // Depthwise: sums[p] = start + sum over taps of weights[t] * window[offsets[t] + p], for p in [0, length), whole
+    // vectors.
     void (*slide)(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start,
                   float* sums, int length);
 

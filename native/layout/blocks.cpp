@@ -12,15 +12,23 @@ namespace {
 constexpr int block_floats = 8192;
 constexpr int most_offset = 65535;
 
-// Density below which narrow tiles are faster, measured from 1 to 20 %.
-constexpr double narrow_below = 0.08;
+// As many blocks as are needed, all about as wide: a narrow last one would cost each row as much as the others.
+int block_channels(int channels, int stride) {
+    const int most = std::clamp(block_floats / stride, 1, channels);
+    const int blocks = (channels + most - 1) / most;
+    return (channels + blocks - 1) / blocks;
+}
 
 }  // namespace
 
-int tile_vectors(const Kernels& kernels, const SparseMatrix& matrix) {
-    const double places = static_cast<double>(matrix.rows) * static_cast<double>(matrix.columns);
-    const bool narrow = static_cast<double>(matrix.column.size) < narrow_below * places;
-    return narrow ? kernels.max_vectors / 2 : kernels.max_vectors;
+double tile_cost(const TileShape& shape, int vectors, int lanes) {
+    // Nanoseconds of a core, fitted to measurements of 4 to 10 vectors at 1 to 20 % density (docs/engine.md).
+    const double nonzero = 0.19 * vectors + 0.22;
+    const double row_of_block = 0.6 * vectors - 0.2;
+    const int stride = shape.phases * (vectors * lanes + shape.reach);
+    const int blocks =
+        (shape.channels + block_channels(shape.channels, stride) - 1) / block_channels(shape.channels, stride);
+    return shape.nonzeros * nonzero + static_cast<double>(shape.rows) * blocks * row_of_block;
 }
 
 float value_at(const SparseMatrix& m, int row, std::int64_t i) {
@@ -41,20 +49,22 @@ Status Blocks::build(const SparseMatrix& m, int first_row, int rows, const Colum
     const int highest = *std::max_element(map.tap_offset.begin(), map.tap_offset.end());
     if (highest > most_offset) return Status::window_too_large;
     const int by_offset = (most_offset - highest) / map.stride + 1;
-    const int block_channels = std::clamp(block_floats / map.stride, 1, std::min(by_offset, map.channels));
+    const int channels = std::min(block_channels(map.channels, map.stride), by_offset);
 
     out = Blocks{};
     out.rows_ = rows;
+    out.channels_ = map.channels;
+    out.block_channels_ = channels;
     out.chunk_rows_ = std::clamp(chunk_rows, 1, 256);
     out.chunks_ = (rows + out.chunk_rows_ - 1) / out.chunk_rows_;
-    out.blocks_ = (map.channels + block_channels - 1) / block_channels;
-    out.block_stride_ = std::int64_t{block_channels} * map.stride;
+    out.blocks_ = (map.channels + channels - 1) / channels;
+    out.block_stride_ = std::int64_t{channels} * map.stride;
     const auto begin_of = [&](int row) { return m.row_begin.data[first_row + row]; };
     const auto entries = static_cast<std::size_t>(begin_of(rows) - begin_of(0));
     out.offsets_.reserve(entries);
     out.values_.reserve(entries);
 
-    const int block_columns = block_channels * taps;
+    const int block_columns = channels * taps;
     std::vector<std::int64_t> next;  // for each row of the chunk its first entry that no block has taken
     std::vector<int> count;
     std::vector<int> order;

@@ -33,6 +33,10 @@ class Blocks {
     int chunk_begin(int chunk) const { return chunk * chunk_rows_; }
     int chunk_size(int chunk) const { return chunk + 1 < chunks_ ? chunk_rows_ : rows_ - chunk * chunk_rows_; }
     int chunk_rows() const { return chunk_rows_; }
+    int channel_begin(int block) const { return block * block_channels_; }
+    int channels(int block) const {
+        return block + 1 < blocks_ ? block_channels_ : channels_ - block * block_channels_;
+    }
     // Floats from one block's activations to the next one's.
     std::int64_t block_stride() const { return block_stride_; }
     std::int64_t nonzeros(int chunk) const { return chunk_nonzeros_[static_cast<std::size_t>(chunk)]; }
@@ -43,7 +47,7 @@ class Blocks {
         std::size_t run, row, entry;
         int runs;
     };
-    int rows_ = 0, chunk_rows_ = 0, chunks_ = 0, blocks_ = 0;
+    int rows_ = 0, chunk_rows_ = 0, chunks_ = 0, blocks_ = 0, channels_ = 0, block_channels_ = 0;
     std::int64_t block_stride_ = 0;
     std::vector<Part> parts_;
     std::vector<std::int64_t> chunk_nonzeros_;
@@ -53,10 +57,18 @@ class Blocks {
     std::vector<float> values_;
 };
 
-// How many vectors wide tiles should be. Wide ones fetch each nonzero least often; with few nonzeros a row, narrower
-// ones leave room in the L1 cache for more channels, and so for more nonzeros between fetching and storing a row's
-// sums.
-int tile_vectors(const Kernels& kernels, const SparseMatrix& matrix);
+// What decides how wide tiles should be. Wide ones fetch each nonzero least often; narrow ones leave room in the L1
+// cache for more channels, and so for more nonzeros between fetching and storing a row's sums.
+struct TileShape {
+    int rows;
+    int channels;
+    int phases;
+    int reach;
+    double nonzeros;
+};
+
+// What a tile of so many vectors costs, in nanoseconds of some core: only the ratios matter.
+double tile_cost(const TileShape& shape, int vectors, int lanes);
 
 // The value of entry `i` as f32, scaled.
 float value_at(const SparseMatrix& matrix, int row, std::int64_t i);

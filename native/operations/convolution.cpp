@@ -11,6 +11,7 @@
 #include "layout/canonical.hpp"
 #include "layout/geometry.hpp"
 #include "operations/pool.hpp"
+#include "operations/tiles.hpp"
 #include "operations/workspace.hpp"
 
 namespace isogrid {
@@ -24,8 +25,8 @@ struct Plan {
     int height, width, threads;
     Geometry geometry;
     int vectors;  // of a tile
-    int tiles;
-    int parts;  // into which the rows are shared out
+    int tiles = 0;
+    int parts = 1;  // into which the rows are shared out
     int chunk_rows;
     int window;  // floats of one phase of one channel in a packed tile
     // How the windows are filled: those of phase p of a tile are segment_begin[tile * phases + p] up to the next.
@@ -124,7 +125,8 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     };
     if (depthwise()) {
         if ((std::int64_t{g.length} + g.reach + lanes) * phases > (1 << 30)) return Status::shape_out_of_range;
-        plan.window = round_up(g.length + g.reach, lanes);
+        // Whole vectors, so that the last one is no special case.
+        plan.window = round_up(round_up(g.length, lanes) + g.reach, lanes);
         add_tile(0);
         plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
         for (int row = 0; row < matrix.rows; ++row) {
@@ -140,21 +142,29 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     }
 
     const int all = (g.length + lanes - 1) / lanes;
-    const int most_vectors = tile_vectors(k, matrix);
-    plan.tiles = (all + most_vectors - 1) / most_vectors;
+    const int rows = rows_of_group();
+    const auto nonzeros = static_cast<std::int64_t>(matrix.column.size);
     // Threads share out either the tiles, or the rows. With the rows each keeps its part of the weights in its own
     // cache, which pays where these are large; but each packs all tiles then, which only many nonzeros a channel pay
     // for.
-    const int rows = rows_of_group();
-    const auto nonzeros = static_cast<std::int64_t>(matrix.column.size);
     constexpr int large = 65536;
     constexpr int many = 32;
     const bool by_rows = nonzeros > large * groups && nonzeros > std::int64_t{many} * threads * shape.channels * groups;
-    // One more tile, if that lets every thread have as many and leaves none of them narrow.
-    const int even = round_up(plan.tiles, threads);
-    const bool by_tiles = even == plan.tiles || all / even >= most_vectors / 2 || plan.tiles >= 4 * threads;
-    plan.parts = rows >= threads && (by_rows || !by_tiles) ? threads : 1;
-    if (plan.parts == 1 && plan.tiles < 4 * threads && by_tiles) plan.tiles = even;
+    const TileShape tile{rows, shape.channels, phases, g.reach, static_cast<double>(nonzeros) / groups};
+    double best = 0;
+    for (int most = 2; most <= k.max_vectors; ++most) {
+        int tiles = (all + most - 1) / most;
+        // Every thread as many tiles, or so many that it does not matter.
+        const bool even = tiles % threads == 0 || tiles >= 4 * threads;
+        const double busy = by_rows || even ? 1.0 : static_cast<double>(round_up(tiles, threads)) / tiles;
+        const int vectors = (all + tiles - 1) / tiles;
+        const double cost = tiles * tile_cost(tile, vectors, lanes) * (rows >= threads ? std::min(busy, 1.25) : busy);
+        if (plan.tiles == 0 || cost < best) {
+            best = cost;
+            plan.tiles = tiles;
+            plan.parts = rows >= threads && (by_rows || busy > 1.25) ? threads : 1;
+        }
+    }
     plan.chunk_rows = std::min(256, (rows + plan.parts - 1) / plan.parts);
     plan.vectors = (all + plan.tiles - 1) / plan.tiles;
     plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
@@ -239,45 +249,35 @@ Status Convolution::State::run_tile(const Plan& plan, int group, int tile, int c
     const Blocks& blocks = plan.groups[static_cast<std::size_t>(group)];
     const int columns = plan.vectors * k.width;
     const int from = tile * columns;
-    const auto phases = static_cast<std::size_t>(g.phases.size());
-    const auto window = static_cast<std::size_t>(plan.window);
-    const auto channels = static_cast<std::size_t>(shape.channels);
-    float* const packed = workspace(Slot::tile, channels * phases * window);
-    float* const sums =
-        workspace(Slot::sums, static_cast<std::size_t>(blocks.chunk_rows()) * static_cast<std::size_t>(columns));
-    if (packed == nullptr || sums == nullptr) return Status::out_of_memory;
-
     const std::size_t plane = static_cast<std::size_t>(plan.height) * static_cast<std::size_t>(plan.width);
-    const float* planes = x + static_cast<std::size_t>(group) * channels * plane;
-    pack(plan, tile, planes, channels, packed);
+    const int first_channel = group * shape.channels;
+    const auto pack_block = [&](int block, float* to) {
+        const auto channel = static_cast<std::size_t>(first_channel + blocks.channel_begin(block));
+        pack(plan, tile, x + channel * plane, static_cast<std::size_t>(blocks.channels(block)), to);
+    };
     const Epilogue e = epilogue.view();
     const bool clip = e.activation == Activation::relu || e.activation == Activation::clip;
     // Whole tiles of images without padding are finished without going through memory once more.
     const bool direct =
         g.pitch == g.out_width && from + columns <= g.length && (clip || e.activation == Activation::none);
     const std::size_t stride = static_cast<std::size_t>(g.out_height) * static_cast<std::size_t>(g.out_width);
-    for (int chunk = chunk_begin; chunk < chunk_end; ++chunk) {
+    const auto last = [&](int chunk, const RowBlock& block, const float* packed, float* sums, bool first_block) {
         const int row = group * rows_of_group() + blocks.chunk_begin(chunk);
-        const int last = blocks.blocks() - 1;
-        for (int block = 0; block < (direct ? last : last + 1); ++block) {
-            k.multiply(blocks.at(chunk, block), packed + block * blocks.block_stride(), sums, plan.vectors, block == 0);
+        if (!direct) {
+            k.multiply(block, packed, sums, plan.vectors, first_block);
+            return store(plan, {sums, columns, blocks.chunk_size(chunk), columns}, row, from, residual, y);
         }
-        if (direct) {
-            const std::size_t at = static_cast<std::size_t>(row) * stride + static_cast<std::size_t>(from);
-            const Finish finish{epilogue.bias(row),
-                                residual == nullptr ? nullptr : residual + at,
-                                y + at,
-                                stride,
-                                clip,
-                                e.activation == Activation::relu ? 0.0f : e.low,
-                                e.activation == Activation::relu ? __builtin_inff() : e.high};
-            k.multiply_last(blocks.at(chunk, last), packed + last * blocks.block_stride(), sums, plan.vectors,
-                            last == 0, finish);
-        } else {
-            store(plan, {sums, columns, blocks.chunk_size(chunk), columns}, row, from, residual, y);
-        }
-    }
-    return Status::ok;
+        const std::size_t at = static_cast<std::size_t>(row) * stride + static_cast<std::size_t>(from);
+        const Finish finish{epilogue.bias(row),
+                            residual == nullptr ? nullptr : residual + at,
+                            y + at,
+                            stride,
+                            clip,
+                            e.activation == Activation::relu ? 0.0f : e.low,
+                            e.activation == Activation::relu ? __builtin_inff() : e.high};
+        k.multiply_last(block, packed, sums, plan.vectors, first_block, finish);
+    };
+    return multiply_tile(k, blocks, plan.vectors, chunk_begin, chunk_end, pack_block, last);
 }
 
 Status Convolution::State::run_channel(const Plan& plan, int row, const float* x, const float* residual,
@@ -287,7 +287,8 @@ Status Convolution::State::run_channel(const Plan& plan, int row, const float* x
     const auto phases = static_cast<std::size_t>(g.phases.size());
     const auto window = static_cast<std::size_t>(plan.window);
     float* const packed = workspace(Slot::tile, phases * window);
-    float* const sums = workspace(Slot::sums, static_cast<std::size_t>(g.length));
+    const int padded = round_up(g.length, k.width);
+    float* const sums = workspace(Slot::sums, static_cast<std::size_t>(padded));
     if (packed == nullptr || sums == nullptr) return Status::out_of_memory;
     const std::size_t plane = static_cast<std::size_t>(plan.height) * static_cast<std::size_t>(plan.width);
     const float* const from = x + static_cast<std::size_t>(row / rows_of_group()) * plane;
@@ -296,8 +297,7 @@ Status Convolution::State::run_channel(const Plan& plan, int row, const float* x
     const auto begin = static_cast<std::size_t>(plan.tap_begin[r]);
     const float* const bias = epilogue.bias(row);
     k.slide(packed, plan.tap_offset.data() + begin, plan.tap_weight.data() + begin,
-            static_cast<int>(plan.tap_begin[r + 1] - plan.tap_begin[r]), bias == nullptr ? 0.0f : *bias, sums,
-            g.length);
+            static_cast<int>(plan.tap_begin[r + 1] - plan.tap_begin[r]), bias == nullptr ? 0.0f : *bias, sums, padded);
     const std::size_t at = r * static_cast<std::size_t>(g.out_height) * static_cast<std::size_t>(g.out_width);
     k.store_rows({sums, g.pitch, g.out_height, g.out_width}, nullptr, epilogue.view(),
                  residual == nullptr ? nullptr : residual + at, y + at, static_cast<std::size_t>(g.out_width));

@@ -12,6 +12,7 @@
 #include "layout/canonical.hpp"
 #include "layout/slices.hpp"
 #include "operations/pool.hpp"
+#include "operations/tiles.hpp"
 #include "operations/workspace.hpp"
 
 namespace isogrid {
@@ -169,10 +170,12 @@ Status Linear::State::run_many(const Executor& executor, const float* x, std::in
     const SparseMatrix m = weights.view();
     const Kernels& k = kernels();
     const std::int64_t all = (tokens + k.width - 1) / k.width;
-    // The widest power of two that the tokens fill.
-    const int most_vectors = tile_vectors(k, m);
+    // A power of two that the tokens fill.
+    const TileShape shape{m.rows, m.columns, 1, 0, static_cast<double>(m.column.size)};
     int vectors = 1;
-    while (2 * vectors <= most_vectors && vectors < all) vectors *= 2;
+    for (int wider = 2; wider <= k.max_vectors && vectors < all; wider *= 2) {
+        if (2 * tile_cost(shape, vectors, k.width) >= tile_cost(shape, wider, k.width)) vectors = wider;
+    }
     std::int64_t tiles = (all + vectors - 1) / vectors;
     // One more tile, if that lets every thread have as many and leaves none of them narrow.
     const std::int64_t even = (tiles + executor.threads - 1) / executor.threads * executor.threads;
@@ -186,7 +189,7 @@ Status Linear::State::run_many(const Executor& executor, const float* x, std::in
     if (status != Status::ok) return status;
     const Blocks& blocks = plan->blocks;
     const int parts = enough ? 1 : std::min(blocks.chunks(), executor.threads);
-    const auto pitch = static_cast<std::size_t>(vectors * k.width);
+    const int pitch = vectors * k.width;
     const Epilogue e = epilogue.view();
 
     return run_tasks(executor, static_cast<int>(tiles) * parts, [&](int task) noexcept {
@@ -198,24 +201,21 @@ Status Linear::State::run_many(const Executor& executor, const float* x, std::in
         const std::int64_t from = first * k.width;
         const int padded = here * k.width;
         const int count = static_cast<int>(std::min<std::int64_t>(padded, tokens - from));
-        float* const packed = workspace(Slot::tile, static_cast<std::size_t>(m.columns) * pitch);
-        float* const sums =
-            workspace(Slot::sums, static_cast<std::size_t>(chunk_rows) * static_cast<std::size_t>(padded));
-        if (packed == nullptr || sums == nullptr) return Status::out_of_memory;
         const auto in_stride = static_cast<std::size_t>(m.columns);
         const auto out_stride = static_cast<std::size_t>(m.rows);
-        k.pack_tokens(x + static_cast<std::size_t>(from) * in_stride, in_stride, count, m.columns, packed,
-                      static_cast<int>(pitch), padded);
-        for (int chunk = blocks.chunks() * part / parts; chunk < blocks.chunks() * (part + 1) / parts; ++chunk) {
-            for (int block = 0; block < blocks.blocks(); ++block) {
-                k.multiply(blocks.at(chunk, block), packed + block * blocks.block_stride(), sums, here, block == 0);
-            }
+        const auto pack = [&](int block, float* to) {
+            k.pack_tokens(x + static_cast<std::size_t>(from) * in_stride + blocks.channel_begin(block), in_stride,
+                          count, blocks.channels(block), to, pitch, padded);
+        };
+        const auto last = [&](int chunk, const RowBlock& block, const float* tile_x, float* sums, bool first_block) {
+            k.multiply(block, tile_x, sums, here, first_block);
             const int row = blocks.chunk_begin(chunk);
             const std::size_t at = static_cast<std::size_t>(from) * out_stride + static_cast<std::size_t>(row);
             k.store_tokens({sums, padded, blocks.chunk_size(chunk), count}, epilogue.bias(row), e,
                            residual == nullptr ? nullptr : residual + at, y + at, out_stride);
-        }
-        return Status::ok;
+        };
+        return multiply_tile(k, blocks, here, blocks.chunks() * part / parts, blocks.chunks() * (part + 1) / parts,
+                             pack, last);
     });
 }
 
