@@ -31,7 +31,7 @@ const char* message(Status status) noexcept {
         case Status::null_pointer:
             return "a pointer is null where there must be data";
         case Status::misaligned_pointer:
-            return "a pointer to floats must be a multiple of 4";
+            return "a pointer must be a multiple of the size of the numbers that it points to";
         case Status::out_of_memory:
             return "there is not enough memory";
         case Status::shape_out_of_range:
@@ -54,6 +54,14 @@ const char* message(Status status) noexcept {
             return "the kernel's reach over so wide an image is too large for the sparse layout";
         case Status::unknown_target:
             return "this processor cannot run that target, or there is no such target";
+        case Status::unknown_cell:
+            return "the cell of a recurrent layer must be LSTM or GRU";
+        case Status::mixed_types:
+            return "both matrices of a recurrent layer must have values of the same type";
+        case Status::wrong_batch_sizes:
+            return "batch sizes must begin with the number of samples, never rise, and be at least 1";
+        case Status::index_out_of_range:
+            return "an index does not lie in [0, rows of the table)";
     }
     return "unknown status";
 }

@@ -36,4 +36,5 @@ NB_MODULE(_native, module) {
                "What this processor can do: names to flags, and its architecture and model.");
     add_codec(module);
     add_engine(module);
+    add_recurrent(module);
 }

@@ -15,3 +15,4 @@ inline void check(isogrid::Status status) {
 
 void add_codec(nanobind::module_& module);
 void add_engine(nanobind::module_& module);
+void add_recurrent(nanobind::module_& module);

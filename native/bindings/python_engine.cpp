@@ -15,6 +15,7 @@
 #include "bindings/torch_threads.hpp"
 #include "isogrid/convolution.hpp"
 #include "isogrid/linear.hpp"
+#include "isogrid/max_pool.hpp"
 #include "isogrid/targets.hpp"
 
 namespace nb = nanobind;
@@ -139,6 +140,42 @@ class PythonConvolution {
     isogrid::Convolution* operation_ = nullptr;
 };
 
+isogrid::ConvolutionShape pool_shape(int height, int width, std::pair<int, int> kernel, std::pair<int, int> stride,
+                                     std::pair<int, int> padding, std::pair<int, int> dilation) {
+    return {1,
+            height,
+            width,
+            kernel.first,
+            kernel.second,
+            stride.first,
+            stride.second,
+            padding.first,
+            padding.second,
+            padding.first,
+            padding.second,
+            dilation.first,
+            dilation.second};
+}
+
+std::pair<int, int> max_pool_size(int height, int width, std::pair<int, int> kernel, std::pair<int, int> stride,
+                                  std::pair<int, int> padding, std::pair<int, int> dilation) {
+    int out_height = 0;
+    int out_width = 0;
+    check(isogrid::output_size(pool_shape(height, width, kernel, stride, padding, dilation), &out_height, &out_width));
+    return {out_height, out_width};
+}
+
+void max_pool(std::uintptr_t x, std::int64_t planes, int height, int width, std::pair<int, int> kernel,
+              std::pair<int, int> stride, std::pair<int, int> padding, std::pair<int, int> dilation, std::uintptr_t y) {
+    isogrid::Status status;
+    {
+        nb::gil_scoped_release release;
+        status = isogrid::max_pool(torch_executor(), pool_shape(height, width, kernel, stride, padding, dilation),
+                                   floats(x), planes, mutable_floats(y));
+    }
+    check(status);
+}
+
 nb::list targets() {
     const char* names[isogrid::max_targets];
     nb::list list;
@@ -156,6 +193,11 @@ void add_engine(nb::module_& module) {
         "Use another kernel target from now on; ValueError if this processor cannot.");
     module.def("find_torch_threads", &find_torch_threads,
                "Whether PyTorch's thread pool was found in this process and is used from now on.");
+
+    module.def("max_pool_size", &max_pool_size, "height"_a, "width"_a, "kernel"_a, "stride"_a, "padding"_a,
+               "dilation"_a, "Height and width of `max_pool`'s result.");
+    module.def("max_pool", &max_pool, "x"_a, "planes"_a, "height"_a, "width"_a, "kernel"_a, "stride"_a, "padding"_a,
+               "dilation"_a, "y"_a, "The largest of each window of float32 planes, by their addresses.");
 
     nb::class_<PythonLinear>(module, "Linear", "A sparse linear layer on token-major activations.")
         .def(nb::init<std::int64_t, std::int64_t, const Array<std::int64_t>&, const Array<std::int32_t>&,

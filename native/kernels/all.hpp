@@ -37,6 +37,7 @@ constexpr Kernels table = {
     .multiply = multiply,
     .multiply_last = multiply_last,
     .slide = slide,
+    .slide_max = slide_max,
     .pack_tokens = pack_tokens,
     .pack_window = pack_window,
     .pack_planes = pack_planes,

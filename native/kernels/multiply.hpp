@@ -203,3 +203,26 @@ void slide(const float* window, const std::int32_t* offsets, const float* weight
         if constexpr (V < 8) slide_tile<V>(window + p, offsets, weights, taps, first, sums + p);
     });
 }
+
+template <int V>
+inline void slide_max_tile(const float* window, const std::int32_t* offsets, int taps, float* sums) {
+    Vec best[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) best[v] = load(window + offsets[0] + v * width);
+    for (int t = 1; t < taps; ++t) {
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) {
+            const Vec x = load(window + offsets[t] + v * width);
+            // Not `x > best`: NaN must get in, and stay.
+            best[v] = choose((x <= best[v]) | (best[v] != best[v]), best[v], x);
+        }
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) store(sums + v * width, best[v]);
+}
+
+void slide_max(const float* window, const std::int32_t* offsets, int taps, float* sums, int length) {
+    int p = 0;
+    for (; p + 4 * width <= length; p += 4 * width) slide_max_tile<4>(window + p, offsets, taps, sums + p);
+    for (; p < length; p += width) slide_max_tile<1>(window + p, offsets, taps, sums + p);
+}

@@ -62,10 +62,10 @@ inline void copy(const float* from, int step, int count, float* to) {
     for (; i < count; ++i) to[i] = from[i * step];
 }
 
-inline void clear(float* to, int count) {
+inline void clear(float* to, int count, float fill = 0.0f) {
     int i = 0;
-    for (; i + width <= count; i += width) store(to + i, Vec{});
-    for (; i < count; ++i) to[i] = 0.0f;
+    for (; i + width <= count; i += width) store(to + i, all(fill));
+    for (; i < count; ++i) to[i] = fill;
 }
 
 void pack_window(const float* plane, int image_width, int stride_y, int stride_x, const Phase& phase, int pitch,
@@ -94,13 +94,13 @@ void pack_window(const float* plane, int image_width, int stride_y, int stride_x
 }
 
 void pack_planes(const float* planes, std::size_t plane, std::size_t channels, const Segment* segments, int count,
-                 int step, float* out, std::size_t window) {
+                 int step, float fill, float* out, std::size_t window) {
     for (std::size_t c = 0; c < channels; ++c) {
         const float* const from = planes + c * plane;
         float* const to = out + c * window;
         for (int s = 0; s < count; ++s) {
             if (segments[s].from < 0) {
-                clear(to + segments[s].to, segments[s].count);
+                clear(to + segments[s].to, segments[s].count, fill);
             } else {
                 copy(from + segments[s].from, step, segments[s].count, to + segments[s].to);
             }

@@ -94,6 +94,8 @@ struct Kernels {
     // vectors.
     void (*slide)(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start,
                   float* sums, int length);
+    // sums[p] = the largest of window[offsets[t] + p]; NaN if one of them is.
+    void (*slide_max)(const float* window, const std::int32_t* offsets, int taps, float* sums, int length);
 
     // [tokens][stride] to [features][pitch], `padded` columns of it, zero beyond `tokens`.
     void (*pack_tokens)(const float* x, std::size_t stride, int tokens, int features, float* out, int pitch,
@@ -105,7 +107,7 @@ struct Kernels {
     // Windows of neighbouring planes, all cut alike: plane c from planes + c * plane to out + c * window. Elements of a
     // segment lie `step` floats apart in the plane.
     void (*pack_planes)(const float* planes, std::size_t plane, std::size_t channels, const Segment* segments,
-                        int count, int step, float* out, std::size_t window);
+                        int count, int step, float fill, float* out, std::size_t window);
 
     // Row r of the sums to y + r * stride, its epilogue applied; `residual` (null or laid out as y) is added before.
     void (*store_rows)(const Sums& sums, const float* bias, const Epilogue& epilogue, const float* residual, float* y,

@@ -103,4 +103,29 @@ Status make_geometry(const ConvolutionShape& s, Geometry& out) {
     return Status::ok;
 }
 
+void add_segments(const Geometry& g, const Phase& phase, const ConvolutionShape& shape, int first, int length,
+                  std::vector<Segment>& out) {
+    int row = first >= 0 ? first / g.pitch : -((-first + g.pitch - 1) / g.pitch);
+    int column = first - row * g.pitch;
+    const auto add = [&](int from, int to, int count) {
+        if (count == 0) return;
+        const bool joins =
+            !out.empty() && from < 0 && out.back().from < 0 && out.back().to + out.back().count == to && to > 0;
+        if (joins) {
+            out.back().count += count;
+        } else {
+            out.push_back({from, to, count});
+        }
+    };
+    for (int done = 0; done < length; column = 0, ++row) {
+        const int here = std::min(g.pitch - column, length - done);
+        const bool inside = row >= 0 && row < phase.height && column < phase.width;
+        const int valid = inside ? std::min(here, phase.width - column) : 0;
+        const int y = phase.first_row + row * shape.stride_y;
+        add(y * shape.width + phase.first_column + column * shape.stride_x, done, valid);
+        add(-1, done + valid, here - valid);
+        done += here;
+    }
+}
+
 }  // namespace isogrid

@@ -30,4 +30,8 @@ struct Geometry {
 // Throws std::bad_alloc.
 Status make_geometry(const ConvolutionShape& shape, Geometry& out);
 
+// The window of a phase from flat position `first` on, as segments of the image's plane. Throws std::bad_alloc.
+void add_segments(const Geometry& g, const Phase& phase, const ConvolutionShape& shape, int first, int length,
+                  std::vector<Segment>& out);
+
 }  // namespace isogrid

@@ -49,32 +49,6 @@ bool exist(std::int64_t images, std::int64_t planes, int height, int width) {
     return planes <= most / images / height / width;
 }
 
-// The window of a phase from flat position `first` on, as segments of the image's plane.
-void add_segments(const Geometry& g, const Phase& phase, const ConvolutionShape& shape, int image_width, int first,
-                  int length, std::vector<Segment>& out) {
-    int row = first >= 0 ? first / g.pitch : -((-first + g.pitch - 1) / g.pitch);
-    int column = first - row * g.pitch;
-    const auto add = [&](int from, int to, int count) {
-        if (count == 0) return;
-        const bool joins =
-            !out.empty() && from < 0 && out.back().from < 0 && out.back().to + out.back().count == to && to > 0;
-        if (joins) {
-            out.back().count += count;
-        } else {
-            out.push_back({from, to, count});
-        }
-    };
-    for (int done = 0; done < length; column = 0, ++row) {
-        const int here = std::min(g.pitch - column, length - done);
-        const bool inside = row >= 0 && row < phase.height && column < phase.width;
-        const int valid = inside ? std::min(here, phase.width - column) : 0;
-        const int y = phase.first_row + row * shape.stride_y;
-        add(y * image_width + phase.first_column + column * shape.stride_x, done, valid);
-        add(-1, done + valid, here - valid);
-        done += here;
-    }
-}
-
 }  // namespace
 
 struct Convolution::State {
@@ -120,7 +94,7 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     const auto add_tile = [&](int from) {
         for (const Phase& phase : g.phases) {
             plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
-            add_segments(g, phase, shape, width, from + g.first, plan.window, plan.segments);
+            add_segments(g, phase, sized, from + g.first, plan.window, plan.segments);
         }
     };
     if (depthwise()) {
@@ -213,7 +187,7 @@ void Convolution::State::pack(const Plan& plan, int tile, const float* planes, s
     for (std::size_t p = 0; p < phases; ++p) {
         const int* const begin = plan.segment_begin.data() + static_cast<std::size_t>(tile) * phases + p;
         plan.kernels->pack_planes(planes, plane, channels, plan.segments.data() + begin[0], begin[1] - begin[0],
-                                  shape.stride_x, packed + p * window, phases * window);
+                                  shape.stride_x, 0.0f, packed + p * window, phases * window);
     }
 }
 

@@ -1,2 +1,40 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
+
+#include "hosts.hpp"
+
+namespace {
+
+// What this processor can run, asked without the core; and what ISOGRID_MUST_RUN names, for a test under an emulator
+// that must not pass because it ran natively.
+std::set<std::string> expected_targets() {
+    std::set<std::string> names{"baseline"};
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) names.insert("avx2");
+#elif defined(__aarch64__)
+    names.insert("neon");
+#endif
+    const char* const more = std::getenv("ISOGRID_MUST_RUN");
+    std::istringstream words(more == nullptr ? "" : more);
+    for (std::string name; words >> name;) names.insert(name);
+    return names;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    doctest::Context context(argc, argv);
+    int failed = context.run();
+    // With arguments only some of the tests run, or none.
+    if (context.shouldExit() || argc > 1) return failed;
+    for (const std::string& name : expected_targets()) {
+        const bool executed = isogrid::tests::executed_targets().count(name) > 0;
+        std::printf("target %s: %s\n", name.c_str(), executed ? "tested" : "AVAILABLE, BUT NOT TESTED");
+        if (!executed) failed = 1;
+    }
+    return failed;
+}

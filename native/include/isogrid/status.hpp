@@ -30,6 +30,10 @@ enum class Status {
     kernel_larger_than_image,
     window_too_large,
     unknown_target,
+    unknown_cell,
+    mixed_types,
+    wrong_batch_sizes,
+    index_out_of_range,
 };
 
 // One English sentence without a full stop, for the host's own exception. Static storage.

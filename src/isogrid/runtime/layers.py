@@ -206,6 +206,29 @@ class SparseConv2d(SparseLayer):
         return result
 
 
+class MaxPool2d(nn.Module):
+    """Max pooling of ``[images, channels, height, width]``, float32, by the native kernels.
+
+    PyTorch's own takes one element at a time where channels do not come last, longer than a sparse convolution.
+    """
+
+    def __init__(
+        self, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.settings: Any = tuple((axes[0], axes[-1]) for axes in (kernel, stride, padding, dilation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The largest value of each window."""
+        if _is_plain(x) and not x.requires_grad:
+            return operations.run_max_pool(x, *self.settings)
+        return nn.functional.max_pool2d(x, *self.settings)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of it."""
+        return "kernel={}, stride={}, padding={}, dilation={}".format(*self.settings)
+
+
 def same_padding(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
     """Top, left, bottom, right of ``padding="same"``: the odd one goes to the end, as in `torch.nn.functional`."""
     total = [step * (size - 1) for size, step in zip(kernel, dilation, strict=True)]

@@ -126,6 +126,23 @@ def run_convolution(
     return y
 
 
+def run_max_pool(
+    x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> Tensor:
+    """The largest value of each window of ``[images, channels, height, width]``, as `torch.nn.functional.max_pool2d`."""
+    x = _checked(x, "an input")
+    images, channels, height, width = x.shape
+    try:
+        size = _native.max_pool_size(height, width, kernel, stride, padding, dilation)
+    except ValueError as problem:
+        raise UsageError(f"A max pooling got images of {height} x {width}: {problem}.") from None
+    y = torch.empty((images, channels, *size))
+    _native.max_pool(
+        x.data_ptr(), images * channels, height, width, kernel, stride, padding, dilation, y.data_ptr()
+    )
+    return y
+
+
 class _Made:
     """Native operations by the tensor of values that they were made from, as long as it lives unchanged."""
 

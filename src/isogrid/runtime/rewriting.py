@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from isogrid.runtime.cost import MARGIN, Work, gain
-from isogrid.runtime.layers import SparseConv2d, SparseLinear
+from isogrid.runtime.layers import MaxPool2d, SparseConv2d, SparseLinear
 from isogrid.runtime.matrix import SparseMatrix, Values
 from isogrid.runtime.products import Product, aten, find_products, shape_of
 
@@ -125,6 +125,7 @@ def rewrite(
         else:
             _replace_together(graph, group, values, f"isogrid_{number}")
     if sparse:
+        _replace_pooling(graph)
         graph.graph.eliminate_dead_code()
         graph.graph.lint()
         graph.delete_all_unused_submodules()
@@ -240,6 +241,25 @@ def _replace_together(graph: fx.GraphModule, group: list[Product], values: Value
             part = graph.graph.call_function(aten.narrow.default, (whole, -1, start, product.weight.shape[0]))
         part.meta["val"] = end.meta.get("val")
         _substitute(graph, product, part)
+
+
+def _replace_pooling(graph: fx.GraphModule) -> None:
+    for number, node in enumerate(list(graph.graph.nodes)):
+        if node.target is not aten.max_pool2d.default or len(shape_of(node.args[0]) or ()) != 4:
+            continue
+        kernel = list(node.args[1])
+        stride = list(node.args[2]) if len(node.args) > 2 and node.args[2] else kernel
+        padding = list(node.args[3]) if len(node.args) > 3 else [0]
+        dilation = list(node.args[4]) if len(node.args) > 4 else [1]
+        if (len(node.args) > 5 and node.args[5]) or node.kwargs:
+            continue
+        name = f"isogrid_pool_{number}"
+        graph.add_submodule(name, MaxPool2d(kernel, stride, padding, dilation))
+        with graph.graph.inserting_before(node):
+            new = graph.graph.call_module(name, (node.args[0],))
+        new.meta["val"] = node.meta.get("val")
+        node.replace_all_uses_with(new)
+        graph.graph.erase_node(node)
 
 
 def _delete_unused_tensors(graph: fx.GraphModule) -> None:

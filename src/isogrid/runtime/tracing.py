@@ -28,7 +28,11 @@ class InputPlan:
         self._known: dict[tuple[Any, ...], bool] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "guards": None}
+        # As text: pickling a spec itself warns of its classes.
+        return {**self.__dict__, "guards": None, "spec": pytree.treespec_dumps(self.spec)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, spec=pytree.treespec_loads(state["spec"]))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InputPlan:
         return self  # only what is known of shapes is ever added to it

@@ -1,0 +1,139 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "hosts.hpp"
+#include "layout/blocks.hpp"
+#include "matrices.hpp"
+
+using namespace isogrid;
+using namespace isogrid::tests;
+
+namespace {
+
+// (row, column) to value, of the rows [first, first + rows), counted from the first.
+using Entries = std::map<std::pair<int, int>, double>;
+
+Entries entries_of(const Weights& weights, int first, int rows) {
+    Entries entries;
+    weights.each([&](std::int32_t row, std::int32_t column, double value) {
+        if (row >= first && row < first + rows) entries[{row - first, column}] = value;
+    });
+    return entries;
+}
+
+// Reads the layout back, checking on the way all that multiply() relies on. Errors are counted: a check for each of
+// millions of entries would take longer than the layout.
+Entries read_back(const Blocks& blocks, const ColumnMap& map) {
+    const int taps = static_cast<int>(map.tap_offset.size());
+    std::map<std::int64_t, int> column_at;
+    for (int column = 0; column < map.channels * taps; ++column) {
+        column_at[std::int64_t{column / taps} * map.stride + map.tap_offset[static_cast<std::size_t>(column % taps)]] =
+            column;
+    }
+    REQUIRE(column_at.size() == static_cast<std::size_t>(map.channels * taps));
+    Entries entries;
+    int wrong = 0;
+    for (int chunk = 0; chunk < blocks.chunks(); ++chunk) {
+        std::int64_t in_chunk = 0;
+        for (int block = 0; block < blocks.blocks(); ++block) {
+            const RowBlock part = blocks.at(chunk, block);
+            std::set<int> seen;
+            const std::uint8_t* row = part.rows;
+            const std::uint16_t* offset = part.offsets;
+            const float* value = part.values;
+            for (int r = 0; r < part.run_count; ++r) {
+                if (r > 0 && part.runs[r - 1].count >= part.runs[r].count) ++wrong;
+                wrong += part.runs[r].rows > 0 ? 0 : 1;
+                for (int i = 0; i < part.runs[r].rows; ++i, ++row) {
+                    wrong += *row < blocks.chunk_size(chunk) ? 0 : 1;
+                    wrong += seen.insert(*row).second ? 0 : 1;
+                    for (int n = 0; n < part.runs[r].count; ++n, ++offset, ++value) {
+                        const auto column = column_at.find(block * blocks.block_stride() + *offset);
+                        if (column == column_at.end()) {
+                            ++wrong;
+                            continue;
+                        }
+                        const std::pair place(blocks.chunk_begin(chunk) + *row, column->second);
+                        wrong += entries.emplace(place, static_cast<double>(*value)).second ? 0 : 1;
+                        ++in_chunk;
+                    }
+                }
+            }
+            // The first block sets the sums of all rows, the last one stores them.
+            const bool all = static_cast<int>(seen.size()) == blocks.chunk_size(chunk);
+            if ((block == 0 || block + 1 == blocks.blocks()) && !all) ++wrong;
+        }
+        wrong += in_chunk == blocks.nonzeros(chunk) ? 0 : 1;
+    }
+    CHECK(wrong == 0);
+    return entries;
+}
+
+}  // namespace
+
+TEST_CASE("blocks: the layout holds the matrix and nothing else") {
+    Random random(1);
+    for (int round = 0; round < 400; ++round) {
+        const int taps = one_of(random, std::vector<int>{1, 1, 2, 9, 25});
+        const int channels = between(random, 1, taps > 9 ? 60 : 300);
+        const int rows = between(random, 1, 40);
+        const double density = one_of(random, std::vector<double>{0.0, 0.02, 0.2, 1.0});
+        const Weights weights =
+            random_weights(random, rows, channels * taps, density, one_of(random, value_types), Numbers::whole);
+        // Taps at distinct places of the window, in any order.
+        ColumnMap map{channels, between(random, 2 * taps, 2 * taps + 200), {}};
+        std::vector<int> places(static_cast<std::size_t>(map.stride));
+        std::iota(places.begin(), places.end(), 0);
+        std::shuffle(places.begin(), places.end(), random);
+        map.tap_offset.assign(places.begin(), places.begin() + taps);
+        const int first = between(random, 0, rows - 1);
+        const int count = between(random, 1, rows - first);
+        const int chunk_rows = one_of(random, std::vector<int>{1, 3, 8, 32, 256});
+        CAPTURE(round);
+        Blocks blocks;
+        REQUIRE(Blocks::build(weights.view(), first, count, map, chunk_rows, blocks) == Status::ok);
+        CHECK(blocks.chunks() == (count + chunk_rows - 1) / chunk_rows);
+        CHECK(read_back(blocks, map) == entries_of(weights, first, count));
+    }
+}
+
+TEST_CASE("blocks: matrices that need more than one of each") {
+    Random random(2);
+    // More rows than a chunk can number, more columns than a block can reach.
+    const Weights tall = random_weights(random, 600, 3, 0.5);
+    const ColumnMap narrow{3, 64, {0}};
+    Blocks blocks;
+    REQUIRE(Blocks::build(tall.view(), 0, 600, narrow, 1000, blocks) == Status::ok);
+    CHECK(blocks.chunks() == 3);
+    CHECK(read_back(blocks, narrow) == entries_of(tall, 0, 600));
+
+    const Weights wide = random_weights(random, 5, 20'000, 0.1);
+    const ColumnMap wide_map{20'000, 16, {0}};
+    REQUIRE(Blocks::build(wide.view(), 0, 5, wide_map, 256, blocks) == Status::ok);
+    CHECK(blocks.blocks() > 1);
+    CHECK(read_back(blocks, wide_map) == entries_of(wide, 0, 5));
+}
+
+TEST_CASE("blocks: a block reaches as far as 16 bits and no further") {
+    Random random(3);
+    const Weights weights = random_weights(random, 4, 6, 1.0);
+    Blocks blocks;
+    // Two taps at both ends of the reach, three channels.
+    const ColumnMap farthest{3, 70'000, {0, 65'535}};
+    REQUIRE(Blocks::build(weights.view(), 0, 4, farthest, 8, blocks) == Status::ok);
+    CHECK(blocks.blocks() == 3);
+    CHECK(read_back(blocks, farthest) == entries_of(weights, 0, 4));
+    CHECK(Blocks::build(weights.view(), 0, 4, {3, 70'000, {0, 65'536}}, 8, blocks) == Status::window_too_large);
+}
+
+TEST_CASE("blocks: tiles are narrower for matrices with few nonzeros") {
+    on_every_target([](const Kernels& k) {
+        Random random(4);
+        CHECK(tile_vectors(k, random_weights(random, 50, 50, 0.0).view()) == k.max_vectors / 2);
+        CHECK(tile_vectors(k, random_weights(random, 50, 50, 1.0).view()) == k.max_vectors);
+    });
+}
