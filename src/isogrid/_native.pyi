@@ -1,9 +1,11 @@
-"""The native core: codecs of sparse positions, and what this processor can do.
+"""The native core: codecs of sparse positions, sparse operations, and what this processor can do.
 
 The formats are defined in native/include/isogrid/rice.hpp and bitmap.hpp. Positions are C-contiguous int64 arrays of
 flat C-order indices, strictly ascending, each in ``[0, size)``; they are never converted, so another dtype is a
 TypeError.
 """
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,3 +17,66 @@ def rice_decode(data: bytes, count: int, size: int) -> npt.NDArray[np.int64]: ..
 def bitmap_encode(positions: npt.NDArray[np.int64], size: int) -> bytes: ...
 def bitmap_decode(data: bytes, count: int, size: int) -> npt.NDArray[np.int64]: ...
 def cpu_features() -> dict[str, bool | str]: ...
+def targets() -> list[str]: ...
+def current_target() -> str: ...
+def select_target(name: str) -> None: ...
+def find_torch_threads() -> bool: ...
+def max_pool_size(
+    height: int,
+    width: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[int, int]: ...
+def max_pool(
+    x: int,
+    planes: int,
+    height: int,
+    width: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    y: int,
+) -> None: ...
+
+class Linear:
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        row_begin: npt.NDArray[np.int64],
+        column: npt.NDArray[np.int32],
+        values: npt.NDArray[Any],
+        scales: npt.NDArray[np.float32] | None,
+        bias: npt.NDArray[np.float32] | None,
+        activation: int,
+        low: float,
+        high: float,
+        skip_zeros: bool,
+    ) -> None: ...
+    def run(self, x: int, tokens: int, residual: int, y: int) -> None: ...
+
+class Convolution:
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        row_begin: npt.NDArray[np.int64],
+        column: npt.NDArray[np.int32],
+        values: npt.NDArray[Any],
+        scales: npt.NDArray[np.float32] | None,
+        bias: npt.NDArray[np.float32] | None,
+        activation: int,
+        low: float,
+        high: float,
+        groups: int,
+        channels: int,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+    ) -> None: ...
+    def output_size(self, height: int, width: int) -> tuple[int, int]: ...
+    def run(self, x: int, images: int, height: int, width: int, residual: int, y: int) -> None: ...

@@ -41,7 +41,13 @@ class Body(nn.Module):
         self._code = self._compiled()
 
     def _compiled(self) -> Callable[..., Any]:
-        names: dict[str, Any] = {"torch": torch, "device": torch.device, "inf": math.inf, "nan": math.nan, **self._names}
+        names: dict[str, Any] = {
+            "torch": torch,
+            "device": torch.device,
+            "inf": math.inf,
+            "nan": math.nan,
+            **self._names,
+        }
         names.update({name: importlib.import_module(module) for name, module in self._imports.items()})
         exec(compile(self._source, "<compiled model>", "exec"), names)  # noqa: S102 - torch.fx has written it
         found: Callable[..., Any] = names["forward"]

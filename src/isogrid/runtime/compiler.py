@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from isogrid.runtime.matrix import VALUES, Values
 from isogrid.runtime.rewriting import Choice, by_cost, rewrite
 from isogrid.runtime.swapping import swap
 from isogrid.runtime.tracing import InputPlan, Traced, trace
+from isogrid.runtime.tuning import Stopwatch, seconds_of
 
 _TOLERANCE = 1e-3
 """By how much of its largest value an output may differ from the original's (sums are taken in another order)."""
@@ -41,7 +43,7 @@ class Compiled(nn.Module):
         self.notes = notes
         self._inputs: InputPlan | None = None if traced is None else traced.inputs
         self._single = traced is not None and traced.output_spec.is_leaf()
-        self._output_spec = None if traced is None or self._single else traced.output_spec
+        self._output_spec: Any = None if traced is None or self._single else traced.output_spec
         # Not a submodule: it is not part of what was compiled, only what answers for inputs that were not traced.
         object.__setattr__(self, "_original", None)
         super().train(False)
@@ -163,11 +165,16 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
             wanted = model(*args, **keywords)
     except Exception as problem:
         raise UsageError(f"The model does not run on the example: {_first_line(problem)}.") from problem
-    if tune == "measure":
-        from isogrid.runtime.tuning import compile_measured
-
-        return compile_measured(_compile, model, args, keywords, wanted, dynamic_shapes, values, told)
-    return _compile(model, args, keywords, wanted, dynamic_shapes, values, by_cost(told))
+    if tune == "model":
+        return _compile(model, args, keywords, wanted, dynamic_shapes, values, by_cost(told))
+    compiled = _compile(model, args, keywords, wanted, dynamic_shapes, values, Stopwatch(values, told))
+    dense, sparse = seconds_of([lambda: model(*args, **keywords), lambda: compiled(*args, **keywords)])
+    if sparse < dense:
+        compiled.notes.append(f"Measured on the example: {dense / sparse:.2f} times as fast as the dense model.")
+        return compiled
+    found = [replace(choice, choice="dense", fused="", reason="the whole was slower") for choice in compiled.choices]
+    note = f"The compiled model was {sparse / dense:.2f} times as slow as the dense one, which runs instead."
+    return Compiled(_Dense(copy.deepcopy(model)), found, [note])
 
 
 def _compile(
@@ -240,9 +247,7 @@ def _read_choices(choices: Any) -> Mapping[str, str] | None:
     if told is not None and (
         not isinstance(told, Mapping) or any(choice not in ("sparse", "dense") for choice in told.values())
     ):
-        raise UsageError(
-            "The choices are not understood; accepted is 'sparse' or 'dense' for each layer by name."
-        )
+        raise UsageError("The choices are not understood; accepted is 'sparse' or 'dense' for each layer by name.")
     return told
 
 

@@ -74,9 +74,7 @@ class SparseLayer(nn.Module):
             UnsupportedError: ``mode`` is true.
         """
         if mode:
-            raise UnsupportedError(
-                "A sparse layer has no training mode; train the original and compile it."
-            )
+            raise UnsupportedError("A sparse layer has no training mode; train the original and compile it.")
         super().train(False)
         return self
 
@@ -222,7 +220,8 @@ class MaxPool2d(nn.Module):
         """The largest value of each window."""
         if _is_plain(x) and not x.requires_grad:
             return operations.run_max_pool(x, *self.settings)
-        return nn.functional.max_pool2d(x, *self.settings)
+        pooled: Tensor = nn.functional.max_pool2d(x, *self.settings)
+        return pooled
 
     def extra_repr(self) -> str:
         """What ``print`` shows of it."""

@@ -65,7 +65,8 @@ class SparseMatrix:
             largest = np.abs(dense).max(axis=1, initial=0.0)
             scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
             nonzero = np.rint(nonzero / scales[row]).astype(np.int8)
-        return cls(*dense.shape, row_begin, column.astype(np.int32), nonzero, scales)
+        rows, columns = dense.shape
+        return cls(rows, columns, row_begin, column.astype(np.int32), nonzero, scales)
 
     def to_dense(self) -> npt.NDArray[np.float32]:
         """The float32 array ``[rows, columns]`` that the operations compute with."""

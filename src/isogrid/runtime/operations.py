@@ -129,7 +129,7 @@ def run_convolution(
 def run_max_pool(
     x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
 ) -> Tensor:
-    """The largest value of each window of ``[images, channels, height, width]``, as `torch.nn.functional.max_pool2d`."""
+    """The largest value of each window of ``[images, channels, height, width]``, as `max_pool2d` has it."""
     x = _checked(x, "an input")
     images, channels, height, width = x.shape
     try:
@@ -137,9 +137,7 @@ def run_max_pool(
     except ValueError as problem:
         raise UsageError(f"A max pooling got images of {height} x {width}: {problem}.") from None
     y = torch.empty((images, channels, *size))
-    _native.max_pool(
-        x.data_ptr(), images * channels, height, width, kernel, stride, padding, dilation, y.data_ptr()
-    )
+    _native.max_pool(x.data_ptr(), images * channels, height, width, kernel, stride, padding, dilation, y.data_ptr())
     return y
 
 

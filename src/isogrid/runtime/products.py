@@ -159,7 +159,7 @@ def _convolution(graph: fx.GraphModule, node: fx.Node) -> Product | None:
     if axes == 1:
         stride, dilation, pads = (1, *stride), (1, *dilation), (0, pads[0], 0, pads[1])
     return Product(
-        str(node.args[1].target), f"conv{axes}d", weight, bias, [node], groups=groups, stride=stride, padding=pads,  # type: ignore[union-attr, arg-type]
+        str(node.args[1].target), f"conv{axes}d", weight, bias, [node], groups=groups, stride=stride, padding=pads,  # type: ignore[union-attr]
         dilation=dilation,
     )  # fmt: skip
 
@@ -254,7 +254,7 @@ _PLAIN = {
 def _epilogue(node: fx.Node) -> Epilogue | None:
     target = node.target
     if target in _PLAIN:
-        return Epilogue(_PLAIN[target])  # type: ignore[index]
+        return Epilogue(_PLAIN[target])
     if target is aten.gelu.default:
         return Epilogue("gelu_tanh" if _argument(node, 1, "approximate", "none") == "tanh" else "gelu")
     if target in (aten.hardtanh.default, aten.hardtanh_.default):

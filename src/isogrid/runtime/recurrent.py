@@ -180,7 +180,8 @@ class _SparseRecurrent(nn.Module):
             )
         if x.requires_grad and torch.is_grad_enabled():
             raise UnsupportedError(
-                f"{type(self).__name__} got {what} that requires a gradient; accepted is inference, under torch.no_grad()."
+                f"{type(self).__name__} got {what} that requires a gradient; it is for inference, under "
+                "torch.no_grad()."
             )
         return x
 
@@ -227,7 +228,7 @@ class _SparseRecurrent(nn.Module):
         y, after = self._run(tokens, batch, None, [s.contiguous() for s in states])
         if not batched:
             return y, [t[:, 0] for t in after]
-        y = y.view(steps, batch, -1)
+        y = y.view(steps, batch, y.shape[1])
         return y.transpose(0, 1) if self.batch_first else y, after
 
     def _forward_packed(self, packed: PackedSequence, states: list[Tensor]) -> tuple[PackedSequence, list[Tensor]]:

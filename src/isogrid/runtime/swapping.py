@@ -51,7 +51,7 @@ def swap(
             )
         )  # fmt: skip
         if yes:
-            layer = (SparseLinear if product.kind == "linear" else SparseConv2d).from_module(module, values)  # type: ignore[arg-type]
+            layer = (SparseLinear if product.kind == "linear" else SparseConv2d).from_module(module, values)
             if not name:
                 return layer, choices
             owner, _, attribute = name.rpartition(".")

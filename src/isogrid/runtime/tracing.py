@@ -173,7 +173,7 @@ def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], s
             )
         else:
             plans.append(example)
-    guards = None
+    guards: Any = None
     for node in list(graph.graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":
             # The plan asks once for each shape, and can then go another way, which the graph could not.
