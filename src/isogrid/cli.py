@@ -206,6 +206,9 @@ def info() -> None:
     table.add_row(
         "cpu", ", ".join(name if value is True else f"{name} {value}" for name, value in features.items() if value)
     )
+    table.add_row(
+        "kernels", f"{_native.current_target()} (of {', '.join(_native.targets())}; ISOGRID_TARGET forces one)"
+    )
     Console().print(table)
 
 

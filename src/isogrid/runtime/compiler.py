@@ -166,8 +166,8 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
     except Exception as problem:
         raise UsageError(f"The model does not run on the example: {_first_line(problem)}.") from problem
     if tune == "model":
-        return _compile(model, args, keywords, wanted, dynamic_shapes, values, by_cost(told))
-    compiled = _compile(model, args, keywords, wanted, dynamic_shapes, values, Stopwatch(values, told))
+        return _compile(model, args, keywords, wanted, dynamic_shapes, values, by_cost(told), told)
+    compiled = _compile(model, args, keywords, wanted, dynamic_shapes, values, Stopwatch(values, told), told)
     dense, sparse = seconds_of([lambda: model(*args, **keywords), lambda: compiled(*args, **keywords)])
     if sparse < dense:
         compiled.notes.append(f"Measured on the example: {dense / sparse:.2f} times as fast as the dense model.")
@@ -179,7 +179,7 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
 
 def _compile(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], wanted: Any, dynamic_shapes: Any, values: Values,
-    decide: Any,
+    decide: Any, told: Mapping[str, str] | None,
 ) -> Compiled:  # fmt: skip
     notes: list[str] = []
     for share in (True, False):
@@ -189,7 +189,7 @@ def _compile(
             notes = [f"The model could not be traced, so its layers were replaced one by one: {_first_line(problem)}."]
             break
         scale = _scale(traced, args, kwargs)
-        found = rewrite(traced.graph, decide, values, scale=scale, share=share)
+        found = rewrite(traced.graph, decide, values, scale=scale, share=share, told=told)
         if not any(choice.choice == "sparse" for choice in found):
             return Compiled(
                 _Dense(copy.deepcopy(model)),

@@ -18,6 +18,8 @@ _native.find_torch_threads()
 
 _PARTS = ("row_begin", "column", "values", "scales")
 _LSTM, _GRU = 0, 1
+States = tuple[Any, Any]
+"""h and c of all layers and directions: tensors or None, and a GRU has no c."""
 
 
 class _SparseRecurrent(nn.Module):
@@ -146,35 +148,38 @@ class _SparseRecurrent(nn.Module):
             *(None if bias is None else bias.numpy() for bias in biases),
         )  # fmt: skip
 
-    def _run(self, x: Tensor, batch: int, sizes: Tensor | None, before: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """All layers over tokens ``[tokens, input_size]``: tokens ``[tokens, hidden_size (* 2)]``, the states after."""
+    def _run(
+        self, x: Tensor, shape: tuple[int, ...], steps: int, batch: int, sizes: Tensor | None, before: States
+    ) -> tuple[Tensor, States]:
+        """All layers over contiguous tokens ``[*shape, input_size]``: the last layer's states, and all states after."""
         if self._operations is None:
             self._operations = [self._make(name) for name in self._passes]
         hidden, directions = self.hidden_size, 2 if self.bidirectional else 1
-        tokens = x.shape[0]
-        steps = tokens // max(batch, 1) if sizes is None else len(sizes)
-        states = 2 if self._cell == _LSTM else 1
-        after = [x.new_empty(len(self._passes), batch, hidden) for _ in range(states)]
-        step = 4 * batch * hidden  # bytes from the state of one pass to the next one's
+        width = hidden * directions
+        h = x.new_empty(len(self._passes), batch, hidden)
+        c = x.new_empty(len(self._passes), batch, hidden) if self._cell == _LSTM else None
+        # A pass has its place in each of the states; the native core takes addresses, and 0 for what there is not.
+        step = 4 * batch * hidden
+        from_h, from_c = (0 if t is None else t.data_ptr() for t in before)
+        to_h, to_c = h.data_ptr(), 0 if c is None else c.data_ptr()
         sizes_at = 0 if sizes is None else sizes.data_ptr()
-        h_at, c_at = [t.data_ptr() for t in before] + [0] * (2 - len(before))
-        last_h_at, last_c_at = [t.data_ptr() for t in after] + [0] * (2 - states)
+        y = x
         for i, operation in enumerate(self._operations):
             direction = i % directions
             if direction == 0:
-                # The last layer's result replaces the input, which must live until both directions have read it.
-                source, x = x, x.new_empty(tokens, directions * hidden)
-                source_at, y_at = source.data_ptr(), x.data_ptr()
+                x, y = y, x.new_empty(*shape, width)
+                x_at, y_at = x.data_ptr(), y.data_ptr()
             operation.run(
-                source_at, steps, batch, sizes_at, h_at and h_at + i * step, c_at and c_at + i * step,
-                last_h_at + i * step, last_c_at + i * step, y_at + 4 * direction * hidden, directions * hidden,
-            )  # fmt: skip
-        return x, after
+                x_at, steps, batch, sizes_at, from_h, from_c, to_h, to_c, y_at + 4 * hidden * direction, width
+            )
+            from_h, from_c = from_h and from_h + step, from_c and from_c + step
+            to_h, to_c = to_h + step, to_c + step
+        return y, (h, c)
 
     def _checked(self, x: Any, what: str) -> Tensor:
         if not isinstance(x, Tensor):
             raise UsageError(f"{type(self).__name__} got {what} of type {type(x).__name__}; accepted is a tensor.")
-        if x.dtype != torch.float32 or x.device.type != "cpu":
+        if x.dtype != torch.float32 or not x.is_cpu:
             raise UnsupportedError(
                 f"{type(self).__name__} got {what} of {x.dtype} on {x.device}; accepted is float32 on the CPU."
             )
@@ -185,68 +190,63 @@ class _SparseRecurrent(nn.Module):
             )
         return x
 
-    def _states(self, hx: Any) -> list[Tensor]:
-        """The states before, as they were given: one or two."""
+    def _checked_state(self, state: Any, shape: tuple[int, ...], order: Tensor | None = None) -> Tensor:
+        """A state before, contiguous, its samples in the order given."""
+        tensor = self._checked(state, "a state")
+        if tensor.shape != shape:
+            raise UsageError(
+                f"{type(self).__name__} got a state of shape {tuple(tensor.shape)}; accepted is {shape} for this input."
+            )
+        return (tensor if order is None else tensor.index_select(1, order)).contiguous()
+
+    def _states(self, hx: Any, shape: tuple[int, ...], order: Tensor | None = None) -> States:
+        """The states before as they are needed."""
         if hx is None:
-            return []
+            return None, None
         if self._cell == _GRU:
-            return [self._checked(hx, "a state")]
+            return self._checked_state(hx, shape, order), None
         if not isinstance(hx, (tuple, list)) or len(hx) != 2:
             raise UsageError(f"{type(self).__name__} got a state of type {type(hx).__name__}; accepted is (h_0, c_0).")
-        return [self._checked(t, "a state") for t in hx]
+        return self._checked_state(hx[0], shape, order), self._checked_state(hx[1], shape, order)
 
-    def _same_shape(self, states: list[Tensor], *shape: int) -> None:
-        for state in states:
-            if state.shape != shape:
-                raise UsageError(
-                    f"{type(self).__name__} got a state of shape {tuple(state.shape)}; accepted is {shape} for this "
-                    "input."
-                )
-
-    def _forward(self, x: Any, hx: Any) -> tuple[Any, list[Tensor]]:
-        """As `forward`, with the states in a list."""
-        states = self._states(hx)
+    def _forward(self, x: Any, hx: Any) -> tuple[Any, States]:
+        """As `forward`, for both cells."""
         if isinstance(x, PackedSequence):
-            return self._forward_packed(x, states)
-        shape = self._checked(x, "an input").shape
-        if len(shape) not in (2, 3) or shape[-1] != self.input_size:
+            return self._forward_packed(x, hx)
+        shape = tuple(self._checked(x, "an input").shape)
+        batched = len(shape) == 3
+        if not (batched or len(shape) == 2) or shape[-1] != self.input_size:
             raise UsageError(
-                f"{type(self).__name__} got an input of shape {tuple(shape)}; accepted is [steps, {self.input_size}] "
+                f"{type(self).__name__} got an input of shape {shape}; accepted is [steps, {self.input_size}] "
                 f"or {'[batch, steps, ' if self.batch_first else '[steps, batch, '}{self.input_size}]."
             )
-        batched = len(shape) == 3
-        if batched and self.batch_first:
+        transposed = batched and self.batch_first
+        if transposed:
             x = x.transpose(0, 1)
-        steps, batch = (x.shape[0], x.shape[1]) if batched else (shape[0], 1)
+            steps, batch = shape[1], shape[0]
+        else:
+            steps, batch = shape[0], shape[1] if batched else 1
         if steps == 0:
-            raise UsageError(
-                f"{type(self).__name__} got an input of shape {tuple(shape)}; accepted is one step or more."
-            )
+            raise UsageError(f"{type(self).__name__} got an input of shape {shape}; accepted is one step or more.")
         passes = len(self._passes)
-        self._same_shape(states, *((passes, batch, self.hidden_size) if batched else (passes, self.hidden_size)))
-        tokens = x.reshape(steps * batch, self.input_size).contiguous()
-        y, after = self._run(tokens, batch, None, [s.contiguous() for s in states])
+        states = self._states(hx, (passes, batch, self.hidden_size) if batched else (passes, self.hidden_size))
+        y, (h, c) = self._run(x.contiguous(), (steps, batch) if batched else (steps,), steps, batch, None, states)
         if not batched:
-            return y, [t[:, 0] for t in after]
-        y = y.view(steps, batch, y.shape[1])
-        return y.transpose(0, 1) if self.batch_first else y, after
+            return y, (h[:, 0], None if c is None else c[:, 0])
+        return y.transpose(0, 1) if transposed else y, (h, c)
 
-    def _forward_packed(self, packed: PackedSequence, states: list[Tensor]) -> tuple[PackedSequence, list[Tensor]]:
+    def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, States]:
         data, sizes, order, back = packed
-        shape = self._checked(data, "an input").shape
+        shape = tuple(self._checked(data, "an input").shape)
         if len(shape) != 2 or shape[1] != self.input_size:
             raise UsageError(
-                f"{type(self).__name__} got a packed input of shape {tuple(shape)}; accepted is [tokens, "
-                f"{self.input_size}]."
+                f"{type(self).__name__} got a packed input of shape {shape}; accepted is [tokens, {self.input_size}]."
             )
         batch = int(sizes[0])
-        self._same_shape(states, len(self._passes), batch, self.hidden_size)
-        if order is not None:
-            states = [s.index_select(1, order) for s in states]
-        y, after = self._run(data.contiguous(), batch, sizes.contiguous(), [s.contiguous() for s in states])
-        if back is not None:
-            after = [t.index_select(1, back) for t in after]
-        return PackedSequence(y, sizes, order, back), after
+        states = self._states(hx, (len(self._passes), batch, self.hidden_size), order)
+        y, after = self._run(data.contiguous(), shape[:1], len(sizes), batch, sizes.contiguous(), states)
+        h, c = after if back is None else (None if t is None else t.index_select(1, back) for t in after)
+        return PackedSequence(y, sizes, order, back), (h, c)
 
 
 class SparseGRU(_SparseRecurrent):
@@ -276,7 +276,7 @@ class SparseGRU(_SparseRecurrent):
             UnsupportedError: not float32 on the CPU, or a gradient is asked for.
             UsageError: shapes that do not fit the layers, or no step.
         """
-        y, (h,) = _uncompiled(self, input, hx) if torch.compiler.is_compiling() else self._forward(input, hx)
+        y, (h, _) = _uncompiled(self, input, hx) if torch.compiler.is_compiling() else self._forward(input, hx)
         return y, h
 
 

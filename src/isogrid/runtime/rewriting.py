@@ -15,6 +15,7 @@ from isogrid.runtime.cost import MARGIN, Work, gain
 from isogrid.runtime.layers import MaxPool2d, SparseConv2d, SparseLinear
 from isogrid.runtime.matrix import SparseMatrix, Values
 from isogrid.runtime.products import Product, aten, find_products, shape_of
+from isogrid.runtime.sequences import replace_sequences
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,18 @@ def _hint(size: Any) -> int:
 
 
 def rewrite(
-    graph: fx.GraphModule, decide: Decide, values: Values, *, scale: float = 1.0, share: bool = True
+    graph: fx.GraphModule,
+    decide: Decide,
+    values: Values,
+    *,
+    scale: float = 1.0,
+    share: bool = True,
+    told: Mapping[str, str] | None = None,
 ) -> list[Choice]:
     """Replace products in place; returns what became of each.
 
     ``scale`` is the example's batch divided by the traced one, which may have been doubled.  With ``share`` products of
-    the same input are computed in one pass.
+    the same input are computed in one pass.  ``told`` decides by name for recurrent layers and embeddings.
     """
     _drop_dropout(graph)
     products = find_products(graph)
@@ -124,7 +131,12 @@ def rewrite(
             _replace(graph, group[0], values, f"isogrid_{number}")
         else:
             _replace_together(graph, group, values, f"isogrid_{number}")
-    if sparse:
+    for name, kind, shape, sparsity, macs, yes, expected, fused, reason in replace_sequences(
+        graph, values, told, lambda size: max(1, round(_hint(size) * (scale if not isinstance(size, int) else 1)))
+    ):
+        choice = "sparse" if yes else "dense"
+        choices.append(Choice(name, kind, shape, sparsity, macs, choice, expected, fused if yes else "", reason))
+    if any(choice.choice == "sparse" for choice in choices):
         _replace_pooling(graph)
         graph.graph.eliminate_dead_code()
         graph.graph.lint()
