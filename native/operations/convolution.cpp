@@ -144,7 +144,7 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
     if (std::int64_t{plan.window} * phases > (1 << 30)) return Status::window_too_large;
 
-    for (int tile = 0; tile < plan.tiles; ++tile) add_tile(tile * plan.vectors * lanes);
+    for (int t = 0; t < plan.tiles; ++t) add_tile(t * plan.vectors * lanes);
     plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
 
     ColumnMap map{shape.channels, phases * plan.window, {}};

@@ -21,6 +21,8 @@ class Body(nn.Module):
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
+        # What is not a native layer is still the original's own: of it a copy, which asks for no gradients.
+        owned: dict[Tensor, Tensor] = {}
         for name, child in graph.named_children():
             self.add_module(name, child)
         for name, parameter in graph.named_parameters(recurse=False):
@@ -34,6 +36,12 @@ class Body(nn.Module):
                     self.register_buffer(root, value)
                 else:
                     setattr(self, root, value)
+        for module in self.modules():
+            both: list[dict[str, Any]] = [module._parameters, module._buffers]
+            for tensors in both:
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        tensors[name] = owned.setdefault(tensor, _own(tensor))
         code = graph.graph.python_code("self")
         self._source = code.src
         self._names = {name: value for name, value in code.globals.items() if not isinstance(value, ModuleType)}
@@ -63,3 +71,8 @@ class Body(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._code = self._compiled()
+
+
+def _own(tensor: Tensor) -> Tensor:
+    copied = tensor.detach().clone()
+    return nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from isogrid.runtime.body import Body
 from isogrid.runtime.matrix import VALUES, Values
 from isogrid.runtime.rewriting import Choice, by_cost, rewrite
 from isogrid.runtime.swapping import swap
-from isogrid.runtime.tracing import InputPlan, Traced, trace
+from isogrid.runtime.tracing import InputPlan, TensorPlan, Traced, dump_spec, load_spec, trace
 from isogrid.runtime.tuning import Stopwatch, seconds_of
 
 _TOLERANCE = 1e-3
@@ -65,7 +66,8 @@ class Compiled(nn.Module):
                     f"A compiled model got inputs {_shapes(args, kwargs)}, for which it was not traced; compile the "
                     "model again with an example of that shape."
                 )
-            return original(*args, **kwargs)
+            with torch.no_grad():
+                return original(*args, **kwargs)
         outputs = self.body(*flat)
         return outputs[0] if self._single else pytree.tree_unflatten(outputs, self._output_spec)
 
@@ -104,13 +106,18 @@ class Compiled(nn.Module):
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_original": None}
+        return {**self.__dict__, "_original": None, "_output_spec": self._output_spec and dump_spec(self._output_spec)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._output_spec = self._output_spec and load_spec(self._output_spec)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
         for name, value in self.__dict__.items():
-            copied.__dict__[name] = value if name == "_original" else copy.deepcopy(value, memo)
+            shared = name in ("_original", "_output_spec")
+            copied.__dict__[name] = value if shared else copy.deepcopy(value, memo)
         return copied
 
 
@@ -162,13 +169,15 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
     told = _read_choices(choices)
     try:
         with torch.no_grad():
-            wanted = model(*args, **keywords)
+            wanted = _run(model, args, keywords)
     except Exception as problem:
         raise UsageError(f"The model does not run on the example: {_first_line(problem)}.") from problem
+    decide = by_cost(told) if tune == "model" else Stopwatch(values, told)
+    compiled = _compile(model, args, keywords, wanted, dynamic_shapes, values, decide, told)
+    _check_names(told, model, compiled)
     if tune == "model":
-        return _compile(model, args, keywords, wanted, dynamic_shapes, values, by_cost(told), told)
-    compiled = _compile(model, args, keywords, wanted, dynamic_shapes, values, Stopwatch(values, told), told)
-    dense, sparse = seconds_of([lambda: model(*args, **keywords), lambda: compiled(*args, **keywords)])
+        return compiled
+    dense, sparse = seconds_of([lambda: _run(model, args, keywords), lambda: _run(compiled, args, keywords)])
     if sparse < dense:
         compiled.notes.append(f"Measured on the example: {dense / sparse:.2f} times as fast as the dense model.")
         return compiled
@@ -200,7 +209,10 @@ def _compile(
         object.__setattr__(compiled, "_original", model)
         difference = _difference(compiled, args, kwargs, wanted)
         if difference <= (_TOLERANCE if values == "fp32" else 1.0):
+            _exclude_small_sizes(compiled, args, kwargs)
             return compiled
+        notes = ["Products of the same input are computed one by one, since together they gave other results."]
+    else:
         notes = ["The traced model gave other results than the original, so its layers were replaced one by one."]
     body, found = swap(model, decide, values, args, kwargs)
     compiled = Compiled(body, found, notes)
@@ -251,15 +263,23 @@ def _read_choices(choices: Any) -> Mapping[str, str] | None:
     return told
 
 
+def _check_names(told: Mapping[str, str] | None, model: nn.Module, compiled: Compiled) -> None:
+    # Known are parameters too: which of them become products depends on how the model could be traced.
+    names = [choice.name for choice in compiled.choices]
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)} | set(names)
+    for name in told or ():
+        if name not in known:
+            raise unknown_name("layer", name, names)
+
+
 def _scale(traced: Traced, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
     """The example's elements over those that the graph was traced with."""
     placeholders = [node for node in traced.graph.graph.nodes if node.op == "placeholder"]
     for node, leaf in zip(placeholders, pytree.tree_leaves((args, dict(kwargs))), strict=True):
         value = node.meta.get("val")
-        if isinstance(leaf, Tensor) and isinstance(value, Tensor) and leaf.dim() and leaf.shape[0] == 1:
-            size = value.shape[0]
-            hint = size if isinstance(size, int) else size.node.hint
-            return 1 / int(hint or 1)
+        if isinstance(leaf, Tensor) and isinstance(value, Tensor) and 1 in leaf.shape:
+            sizes = [size if isinstance(size, int) else size.node.hint for size in value.shape]
+            return leaf.numel() / max(1, math.prod(int(size or 1) for size in sizes))
     return 1.0
 
 
@@ -267,22 +287,61 @@ def _difference(compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, 
     """The largest difference as a share of the largest value; infinite if the structures differ."""
     try:
         with torch.no_grad():
-            got = compiled(*args, **kwargs)
+            got = _run(compiled, args, kwargs)
     except Exception:  # a graph that does not run is as wrong as one that answers wrongly
         return float("inf")
     worst = 0.0
-    left, right = pytree.tree_leaves(got), pytree.tree_leaves(wanted)
-    if len(left) != len(right):
+    leaves = pytree.tree_leaves(got), pytree.tree_leaves(wanted)
+    if len(leaves[0]) != len(leaves[1]):
         return float("inf")
-    for a, b in zip(left, right, strict=True):
+    for a, b in zip(*leaves, strict=True):
         if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape:
-            if a.numel():
-                size = max(float(b.abs().max()), 1e-30)
-                difference = float((a.double() - b.double()).abs().max()) / size
+            ours, right = a.double(), b.double()
+            other = (ours != right) & ~(ours.isnan() & right.isnan())  # infinities, of a mask say, are equal too
+            if bool(other.any()):
+                finite = right[right.isfinite()].abs()
+                size = max(float(finite.max()) if finite.numel() else 0.0, 1e-30)
+                difference = float((ours - right)[other].abs().max()) / size
                 worst = max(worst, float("inf") if math.isnan(difference) else difference)
         elif isinstance(a, Tensor) or isinstance(b, Tensor) or a != b:
             return float("inf")
     return worst
+
+
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A call with copies of the inputs, which the model may change."""
+    args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, (args, dict(kwargs)))
+    return model(*args, **kwargs)
+
+
+def _exclude_small_sizes(compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Try 1 and 0 for each size that may vary, as the tracer takes it to be neither, and note where that is wrong."""
+    plan, original = compiled._inputs, compiled.__dict__["_original"]
+    assert plan is not None
+    flat = plan.flatten(args, kwargs)
+    if flat is None:
+        return
+    _, spec = pytree.tree_flatten((args, dict(kwargs)))
+    sizes = [size for leaf in plan.leaves if isinstance(leaf, TensorPlan) for size in leaf.sizes]
+    names = {size for size in sizes if isinstance(size, str)}
+    for name, size in itertools.product(sorted(names), (1, 0)):
+        smaller = []
+        for wanted, leaf in zip(plan.leaves, flat, strict=True):
+            if isinstance(wanted, TensorPlan):
+                part = tuple(slice(size) if other == name else slice(None) for other in wanted.sizes)
+                smaller.append(leaf[part])
+            else:
+                smaller.append(leaf)
+        some, named = pytree.tree_unflatten(smaller, spec)
+        try:
+            with torch.no_grad():
+                wanted = _run(original, some, named)
+        except Exception:  # then the user is to see what the original says
+            plan.excluded.add((name, size))
+            continue
+        if _difference(compiled, some, named, wanted) > _TOLERANCE:
+            plan.excluded.add((name, size))
+    plan.forget()
 
 
 def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:

@@ -123,7 +123,7 @@ def _linear(
     added = None
     if bias is not None:
         added = constant(graph, bias)
-        if added is None or added.dim() != 1:
+        if added is None or added.shape != (numbers.shape[1 if transposed else 0],):
             return None
     matrix = numbers.t() if transposed else numbers
     return Product(str(weight.target), "linear", matrix, added, [node])

@@ -122,6 +122,9 @@ def rewrite(
     if sparse:
         # A dense depthwise kernel of ours, since its normalisation and activation are fused too.
         for index, product in depthwise:
+            if told is not None and told.get(product.name) == "dense":
+                choices[index] = replace(choices[index], reason="as told")
+                continue
             sparse.append(product)
             choices[index] = replace(
                 choices[index], choice="sparse", fused=_fused(product), reason="beside sparse layers"
@@ -263,7 +266,7 @@ def _replace_pooling(graph: fx.GraphModule) -> None:
         stride = list(node.args[2]) if len(node.args) > 2 and node.args[2] else kernel
         padding = list(node.args[3]) if len(node.args) > 3 else [0]
         dilation = list(node.args[4]) if len(node.args) > 4 else [1]
-        if (len(node.args) > 5 and node.args[5]) or node.kwargs:
+        if (len(node.args) > 5 and node.args[5]) or node.kwargs or node.meta["val"].dtype != torch.float32:
             continue
         name = f"isogrid_pool_{number}"
         graph.add_submodule(name, MaxPool2d(kernel, stride, padding, dilation))

@@ -16,8 +16,6 @@ from isogrid.runtime.matrix import Values
 from isogrid.runtime.products import Product
 from isogrid.runtime.rewriting import Choice, Decide
 
-_NOWHERE = fx.Node(fx.Graph(), "nowhere", "placeholder", "nowhere", (), {})
-
 
 def swap(
     model: nn.Module, decide: Decide, values: Values, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -26,7 +24,8 @@ def swap(
 
     The exact types only: a class derived from them may compute something else.
     """
-    swapped = copy.deepcopy(model)
+    swapped = copy.deepcopy(model).requires_grad_(False)
+    _without_fast_path(swapped)
     shapes = _shapes(model, args, kwargs)
     choices = []
     for name, module in list(swapped.named_modules()):
@@ -34,8 +33,8 @@ def swap(
             continue
         if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
             continue
-        product = _product(name, module)
         inputs, outputs = shapes[name]
+        product = _product(name, module, inputs)
         rows, columns = product.weight.shape[0], math.prod(product.weight.shape[1:])
         nonzeros = int(torch.count_nonzero(product.weight))
         work = Work(rows, columns, nonzeros, max(1, math.prod(outputs) // rows), math.prod(inputs))
@@ -59,19 +58,32 @@ def swap(
     return swapped, choices
 
 
-def _product(name: str, module: nn.Module) -> Product:
+def _product(name: str, module: nn.Module, inputs: tuple[int, ...]) -> Product:
     assert isinstance(module, (nn.Linear, nn.Conv2d))
     weight = module.weight.detach()
     bias = None if module.bias is None else module.bias.detach()
     path = f"{name}.weight" if name else "weight"
+    graph = fx.Graph()  # a place for the shape of the input, which timing asks for
+    x = graph.placeholder("x")
+    x.meta["val"] = torch.empty(inputs, device="meta")
+    node = graph.call_function(torch.ops.aten.linear.default, (x,))
     if isinstance(module, nn.Linear):
-        return Product(path, "linear", weight, bias, [_NOWHERE])
+        return Product(path, "linear", weight, bias, [node])
     padding = same_padding(module.kernel_size, module.dilation) if module.padding == "same" else module.padding
     pads = (0, 0, 0, 0) if isinstance(padding, str) else padding if len(padding) == 4 else (*padding, *padding)
     return Product(
-        path, "conv2d", weight, bias, [_NOWHERE], groups=module.groups, stride=tuple(module.stride),
+        path, "conv2d", weight, bias, [node], groups=module.groups, stride=tuple(module.stride),
         padding=tuple(pads), dilation=tuple(module.dilation),
     )  # fmt: skip
+
+
+def _without_fast_path(model: nn.Module) -> None:
+    """PyTorch's encoder in one operator reads the weights of layers that are replaced here; this is how it is left."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
 
 
 def _shapes(

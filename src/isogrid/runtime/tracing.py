@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
+import logging
+import operator
+import pickle
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 from torch.utils import _pytree as pytree
+
+Sizes = set[tuple[str, int]]
+"""Names of sizes, each with a number that the graph is wrong for."""
 
 
 class InputPlan:
@@ -20,34 +29,41 @@ class InputPlan:
         spec: how the arguments nest.
         leaves: for each leaf either its value, or for a tensor its dtype and sizes: a number where it is fixed, a name
             where it may vary (the same name: the same size).
-        guards: what the tracer assumed beyond that; it raises where that does not hold.  Not kept in pickles.
+        guards: what the tracer assumed beyond that.
+        excluded: sizes of 0 and 1 that the graph turned out to be wrong for; the tracer assumes them away silently.
     """
 
-    def __init__(self, spec: Any, leaves: tuple[Any, ...], guards: Callable[..., Any] | None) -> None:
+    def __init__(
+        self, spec: Any, leaves: tuple[Any, ...], guards: Guards, *, names: Sequence[str], keywords: Sequence[str]
+    ) -> None:
         self.spec, self.leaves, self.guards = spec, leaves, guards
+        self.excluded: Sizes = set()
+        self._names, self._keywords = tuple(names), tuple(keywords)
+        self._positional = len(spec.children()[0].children())
+        self._plain = not keywords and self._positional == len(leaves) and spec.children()[0].num_leaves == len(leaves)
+        self._plain = self._plain and all(child.is_leaf() for child in spec.children()[0].children())
         self._known: dict[tuple[Any, ...], bool] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # As text: pickling a spec itself warns of its classes.
-        return {**self.__dict__, "guards": None, "spec": pytree.treespec_dumps(self.spec)}
+        return {**self.__dict__, "spec": dump_spec(self.spec), "_known": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, spec=pytree.treespec_loads(state["spec"]))
+        self.__dict__.update(state, spec=load_spec(state["spec"]))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InputPlan:
         return self  # only what is known of shapes is ever added to it
 
     def flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
         """The leaves of a call, or None where the graph is not for it."""
-        if not kwargs and len(args) == len(self.leaves) and all(type(arg) is Tensor for arg in args):
+        if self._plain and not kwargs and len(args) == len(self.leaves) and all(type(arg) is Tensor for arg in args):
             flat = list(args)
         else:
-            flat, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
+            flat, spec = pytree.tree_flatten(self._arranged(args, kwargs))
             if spec != self.spec:
                 return None
         if torch.compiler.is_compiling():
-            return flat if self._fits(flat) else None
-        key = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in flat)
+            return flat if self._fits(flat) and self._guarded(flat) else None
+        key = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in flat)
         try:
             fits = self._known.get(key)
         except TypeError:  # a leaf that is not hashable was never traced
@@ -58,24 +74,94 @@ class InputPlan:
                 self._known[key] = fits
         return flat if fits else None
 
+    def forget(self) -> None:
+        """Ask anew which shapes the graph is for, `excluded` having changed."""
+        self._known.clear()
+
+    def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call with the same inputs by position, and by keyword in the same order, as the example's."""
+        args, left = tuple(args), dict(kwargs)
+        for name in self._names[len(args) : self._positional]:
+            if name not in left:
+                break
+            args += (left.pop(name),)
+        extra = self._names[self._positional : len(args)]
+        if len(args) == self._positional + len(extra) and not left.keys() & set(extra):
+            left.update(zip(extra, args[self._positional :], strict=True))
+            args = args[: self._positional]
+        return args, {**{name: left[name] for name in self._keywords if name in left}, **left}
+
     def _fits(self, flat: list[Any]) -> bool:
         sizes: dict[str, int] = {}
         for got, wanted in zip(flat, self.leaves, strict=True):
             if not isinstance(wanted, TensorPlan):
-                if isinstance(got, Tensor) or got != wanted:
+                if type(got) is not type(wanted) or got != wanted:
                     return False
             elif not isinstance(got, Tensor) or not wanted.fits(got, sizes):
                 return False
-        return True
+        return not self.excluded or not any((name, size) in self.excluded for name, size in sizes.items())
 
     def _guarded(self, flat: list[Any]) -> bool:
-        if self.guards is None:
+        if not self.guards.texts:
             return True
-        try:
-            self.guards(*flat)
-        except AssertionError:
-            return False
-        return True
+        args, kwargs = pytree.tree_unflatten(flat, self.spec)
+        named = dict(zip(self._names, args, strict=False))
+        if self.guards.rest is not None:
+            named[self.guards.rest] = args[len(self._names) :]
+        return self.guards.hold({**named, **kwargs})
+
+
+class Guards:
+    """Conditions on the inputs as Python expressions of ``L``, the inputs by name; they survive pickling.
+
+    Attributes:
+        rest: the name of what ``*args`` collects, if there is any.
+
+    >>> Guards(["L['x'].size()[0] > 3"]).hold({"x": torch.zeros(4)})
+    True
+    """
+
+    def __init__(self, texts: Sequence[str], rest: str | None = None) -> None:
+        self.texts, self.rest = tuple(texts), rest
+        self._check: Callable[[Mapping[str, Any]], bool] = self._compiled()
+
+    def _compiled(self) -> Callable[[Mapping[str, Any]], bool]:
+        # A function rather than expressions for eval, which torch.compile could not trace.
+        lines = [f"    if not ({' '.join(text.split())}): return False" for text in self.texts]
+        names: dict[str, Any] = {**SYMPY_INTERP, "inf": float("inf")}
+        exec(compile("\n".join(["def check(L):", *lines, "    return True"]), "<guards>", "exec"), names)  # noqa: S102 - torch.export has written them
+        check: Callable[[Mapping[str, Any]], bool] = names["check"]
+        return check
+
+    def hold(self, named: Mapping[str, Any]) -> bool:
+        """Whether all conditions hold for inputs by name."""
+        return bool(self._check(named))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_check": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._check = self._compiled()
+
+
+def dump_spec(spec: Any) -> str | bytes:
+    """How inputs or outputs nest, for a pickle: pickling a spec itself warns of its classes."""
+    try:
+        return pytree.treespec_dumps(spec)
+    except NotImplementedError:  # named tuples
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return pickle.dumps(spec)
+
+
+def load_spec(dumped: str | bytes) -> Any:
+    """The inverse of `dump_spec`."""
+    if isinstance(dumped, str):
+        return pytree.treespec_loads(dumped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return pickle.loads(dumped)  # noqa: S301 - it is part of a pickle already
 
 
 _MOST_KNOWN = 256
@@ -119,48 +205,53 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], dy
     """
     if dynamic_shapes is not None:
         return _trace(model, args, kwargs, dynamic_shapes)
-    attempts = [(_doubled(args), _doubled(kwargs)), (args, kwargs)]
+    # An axis of one that is not the first may be a batch too, but more often it is not, as the channel of grey images.
+    attempts = [_doubled((args, kwargs)), _doubled((args, kwargs), first_only=True), (args, kwargs)]
     problem: Exception | None = None
     for these_args, these_kwargs in attempts:
         try:
-            shapes = pytree.tree_map(_open, (these_args, dict(these_kwargs)))
-            positional = dict(zip(_parameter_names(model, len(these_args)), shapes[0], strict=False))
-            return _trace(model, these_args, these_kwargs, {**positional, **shapes[1]})
+            return _trace(model, these_args, these_kwargs, _all_open(model, these_args, these_kwargs))
         except Exception as raised:  # torch.export raises whatever the model's own code or its tracer do
             problem = raised
     assert problem is not None
     raise problem
 
 
-def _parameter_names(model: nn.Module, count: int) -> list[str]:
-    import inspect
+def _positional_names(model: nn.Module) -> tuple[list[str], str | None]:
+    """Of the parameters of `forward` that take an input by position, and of the one that takes all others."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    rest = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return names, rest[0] if rest else None
 
-    names = []
-    for parameter in inspect.signature(model.forward).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            raise TypeError("forward takes *args, whose sizes cannot be named")
-        names.append(parameter.name)
-    return names[:count]
+
+def _all_open(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Every size of every input may vary, by the parameters of `forward` as torch.export wants it."""
+    bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    shapes: dict[str, Any] = pytree.tree_map(_open, dict(bound))
+    return shapes
 
 
 def _open(leaf: Any) -> Any:
     return dict.fromkeys(range(leaf.dim()), torch.export.Dim.AUTO) if isinstance(leaf, Tensor) else None
 
 
-def _doubled(tree: Any) -> Any:
+def _doubled(tree: Any, first_only: bool = False) -> Any:
     def double(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == 1:
-            return torch.cat([leaf, leaf])
+        if isinstance(leaf, Tensor):
+            for axis in range(min(leaf.dim(), 1) if first_only else leaf.dim()):
+                if leaf.shape[axis] == 1:
+                    leaf = torch.cat([leaf, leaf], axis)
         return leaf
 
     return pytree.tree_map(double, tree)
 
 
 def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any) -> Traced:
-    with _plain_attention(), torch.no_grad(), warnings.catch_warnings():
+    with _plain_attention(), torch.no_grad(), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, tuple(args), dict(kwargs), dynamic_shapes=shapes, strict=False)
-        graph = program.module()
+        graph = program.module(check_guards=False)  # the plan asks once for each shape, and can then go another way
     assert isinstance(graph, fx.GraphModule)
     spec = graph._in_spec
     plans: list[Any] = []
@@ -173,17 +264,14 @@ def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], s
             )
         else:
             plans.append(example)
-    guards: Any = None
-    for node in list(graph.graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            # The plan asks once for each shape, and can then go another way, which the graph could not.
-            guards = graph._guards_fn
-            graph.graph.erase_node(node)
+    names, rest = _positional_names(model)
     output_spec = graph._out_spec
     graph.graph.set_codegen(fx.graph.CodeGen())
     # A module of its own class: torch.export's refuses to be changed.
     graph = fx.GraphModule(graph, graph.graph)
-    return Traced(graph, InputPlan(spec, tuple(plans), guards), output_spec)
+    _fold_constants(graph)
+    plan = InputPlan(spec, tuple(plans), Guards(program._guards_code, rest), names=names, keywords=tuple(kwargs))
+    return Traced(graph, plan, output_spec)
 
 
 def _size(size: Any, example: int) -> int | str:
@@ -195,6 +283,19 @@ def _size(size: Any, example: int) -> int | str:
 
 
 @contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the pages that the tracer logs and prints about a model it cannot trace: the exception says enough."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
 def _plain_attention() -> Iterator[None]:
     """Attention as its products, rather than as one operator that hides them."""
     before = torch.backends.mha.get_fastpath_enabled()
@@ -203,3 +304,82 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _fold_constants(graph: fx.GraphModule) -> None:
+    """Replace what depends on nothing but tensors of the model (a transpose, a mask times a weight) by attributes.
+
+    Nothing is folded in a model that changes a tensor of its own when it is called.
+    """
+    values: dict[fx.Node, Any] = {}
+    names: dict[fx.Node, str] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            value: Any = graph
+            for part in str(node.target).split("."):
+                value = getattr(value, part, None)
+            if isinstance(value, Tensor):
+                values[node], names[node] = value.detach(), str(node.target)
+        elif node.op == "call_function" and any(source in values for source in node.all_input_nodes):
+            if _changes(node):
+                return
+            if all(source in values for source in node.all_input_nodes) and _repeatable(node):
+                folded = _value(node, values)
+                if folded is not None:
+                    base = names[node.all_input_nodes[0]]
+                    values[node], names[node] = (
+                        folded,
+                        f"{base}_{_suffix(node)}" if isinstance(folded, Tensor) else base,
+                    )
+    for node, value in values.items():
+        if node.op != "get_attr" and isinstance(value, Tensor) and any(user not in values for user in node.users):
+            _become_attribute(graph, node, value, names[node])
+    graph.graph.eliminate_dead_code()
+
+
+def _changes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def _repeatable(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in target.tags
+
+
+def _value(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    """What the node computes, or None where that would take more memory than what it is computed from."""
+    assert callable(node.target)
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    with torch.no_grad():
+        result = node.target(*args, **kwargs)
+    tensors = result if isinstance(result, (list, tuple)) else [result]
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
+        return None
+    room = sum(_elements(values[source]) for source in node.all_input_nodes)
+    return result if _elements(result) <= room else None
+
+
+def _elements(value: Any) -> int:
+    return sum(tensor.numel() for tensor in value) if isinstance(value, (list, tuple)) else int(value.numel())
+
+
+def _suffix(node: fx.Node) -> str:
+    if node.target is operator.getitem:
+        return str(node.args[1])
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return node.target._schema.name.rpartition("::")[2]
+
+
+def _become_attribute(graph: fx.GraphModule, node: fx.Node, value: Tensor, name: str) -> None:
+    owner_name, _, attribute = name.rpartition(".")
+    owner = graph.get_submodule(owner_name)
+    while hasattr(owner, attribute):
+        attribute += "_"
+    owner.register_buffer(attribute, value)
+    with graph.graph.inserting_before(node):
+        new = graph.graph.get_attr(f"{owner_name}.{attribute}" if owner_name else attribute)
+    new.meta.update(node.meta)
+    node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)

@@ -39,6 +39,8 @@ class Stopwatch:
         if shape is None:
             return gain(work) > 1, gain(work), "cost model"
         x = torch.randn(_concrete(shape, work.inputs))
+        if product.kind == "conv1d":
+            x = x.unsqueeze(2)
         dense, sparse = self._candidates(product)
         seconds = self._interleaved([lambda: dense(x), lambda: sparse(x)])
         ratio = seconds[0] / seconds[1]

@@ -1,0 +1,48 @@
+"""The cost model: what must hold whatever its constants are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isogrid.runtime.cost import MARGIN, Work, gain
+
+SIZES = st.integers(1, 4096)
+
+
+@given(
+    rows=SIZES, columns=SIZES, positions=st.integers(1, 5000), inputs=SIZES, shares=st.tuples(*[st.floats(0, 1)] * 2)
+)
+def test_more_zeros_never_gain_less(
+    rows: int, columns: int, positions: int, inputs: int, shares: tuple[float, float]
+) -> None:
+    fewer, more = (int(share * rows * columns) for share in sorted(shares))
+    work = Work(rows, columns, fewer, positions, inputs)
+    assert gain(work) >= gain(replace(work, nonzeros=more)) > 0
+
+
+@pytest.mark.parametrize("positions", [1, 2, 7, 8, 128, 12544])
+def test_large_layers_pay_at_90_percent_and_not_without_zeros(positions: int) -> None:
+    work = Work(1024, 1024, 1024 * 1024 // 10, positions, 1024 * positions)
+    assert gain(work) > 2
+    assert gain(replace(work, nonzeros=1024 * 1024)) < MARGIN
+
+
+def test_small_layers_do_not_pay() -> None:
+    assert gain(Work(8, 8, 6, 1, 8)) < MARGIN
+
+
+def test_macs_are_the_dense_layers() -> None:
+    assert Work(3, 5, 1, 7, 35).macs == 3 * 5 * 7
+
+
+def test_it_has_no_clock() -> None:
+    # And no framework: the same numbers wherever it is asked.
+    code = "from isogrid.runtime import cost; import sys; print(cost.gain(cost.Work(512, 512, 9999, 64, 32768)).hex())"
+    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert outputs == {f"{gain(Work(512, 512, 9999, 64, 32768)).hex()}\n".encode()}
