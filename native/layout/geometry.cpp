@@ -48,6 +48,8 @@ Status make_geometry(const ConvolutionShape& s, Geometry& out) {
         !within(s.pad_left, 0, most) || !within(s.pad_bottom, 0, most) || !within(s.pad_right, 0, most)) {
         return Status::shape_out_of_range;
     }
+    // Segments number the floats of a plane.
+    if (std::int64_t{s.height} * s.width > (1 << 30)) return Status::shape_out_of_range;
     const std::int64_t out_height =
         output_length(s.height, s.pad_top + s.pad_bottom, s.kernel_height, s.stride_y, s.dilation_y);
     const std::int64_t out_width =
@@ -121,8 +123,10 @@ void add_segments(const Geometry& g, const Phase& phase, const ConvolutionShape&
         const int here = std::min(g.pitch - column, length - done);
         const bool inside = row >= 0 && row < phase.height && column < phase.width;
         const int valid = inside ? std::min(here, phase.width - column) : 0;
-        const int y = phase.first_row + row * shape.stride_y;
-        add(y * shape.width + phase.first_column + column * shape.stride_x, done, valid);
+        if (inside) {
+            const int y = phase.first_row + row * shape.stride_y;
+            add(y * shape.width + phase.first_column + column * shape.stride_x, done, valid);
+        }
         add(-1, done + valid, here - valid);
         done += here;
     }

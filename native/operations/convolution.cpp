@@ -144,9 +144,6 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
     if (std::int64_t{plan.window} * phases > (1 << 30)) return Status::window_too_large;
 
-    for (int t = 0; t < plan.tiles; ++t) add_tile(t * plan.vectors * lanes);
-    plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
-
     ColumnMap map{shape.channels, phases * plan.window, {}};
     for (int t = 0; t < taps; ++t) {
         const auto tap = static_cast<std::size_t>(t);
@@ -157,7 +154,11 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
         status = Blocks::build(matrix, group * rows, rows, map, plan.chunk_rows,
                                plan.groups[static_cast<std::size_t>(group)]);
     }
-    return status;
+    if (status != Status::ok) return status;
+    // Not before it is known that a tile is small enough to be used at all.
+    for (int t = 0; t < plan.tiles; ++t) add_tile(t * plan.vectors * lanes);
+    plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
+    return Status::ok;
 }
 
 Status Convolution::State::plan_for(int height, int width, int threads, std::shared_ptr<const Plan>& out) {

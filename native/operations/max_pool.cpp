@@ -15,9 +15,10 @@ Status output_size(const ConvolutionShape& shape, int* out_height, int* out_widt
     try {
         Geometry geometry;
         const Status status = make_geometry(shape, geometry);
+        if (status != Status::ok) return status;
         *out_height = geometry.out_height;
         *out_width = geometry.out_width;
-        return status;
+        return Status::ok;
     } catch (const std::bad_alloc&) {
         return Status::out_of_memory;
     }
@@ -54,7 +55,7 @@ Status max_pool(const Executor& executor, const ConvolutionShape& shape, const f
         }
         const auto in_plane = static_cast<std::size_t>(shape.height) * static_cast<std::size_t>(shape.width);
         const auto out_plane = static_cast<std::size_t>(g.out_height) * static_cast<std::size_t>(g.out_width);
-        const int each = static_cast<int>(std::max<std::int64_t>(1, planes / (8 * executor.threads)));
+        const int each = static_cast<int>(std::max<std::int64_t>(1, planes / (8 * std::int64_t{executor.threads})));
         const int tasks = static_cast<int>((planes + each - 1) / each);
         return run_tasks(executor, tasks, [&](int task) noexcept {
             float* const packed = workspace(Slot::tile, phases * static_cast<std::size_t>(window));

@@ -18,6 +18,8 @@ namespace isogrid {
 template <class Pack, class Last>
 Status multiply_tile(const Kernels& k, const Blocks& blocks, int vectors, int chunk_begin, int chunk_end,
                      const Pack& pack, const Last& last) noexcept {
+    // Rows that are shared out in whole chunks may leave none for the last thread.
+    if (chunk_begin == chunk_end) return Status::ok;
     const auto columns = static_cast<std::size_t>(vectors) * static_cast<std::size_t>(k.width);
     const std::size_t chunk_floats = static_cast<std::size_t>(blocks.chunk_rows()) * columns;
     const auto block_floats = static_cast<std::size_t>(blocks.block_stride());

@@ -86,6 +86,19 @@ inline std::string at_place(std::size_t place, double got, double right) {
     return text;
 }
 
+// What no kernel computes: where it is found afterwards, nothing was written.
+constexpr float untouched = 12345.25f;
+
+// Empty if both hold the same, NaN being the same as NaN; otherwise the first place that differs.
+inline std::string differs(const Floats& got, const Floats& right) {
+    if (got.size() != right.size()) return "there are " + std::to_string(got.size()) + " floats";
+    for (std::size_t i = 0; i < got.size(); ++i) {
+        if (got[i] == right[i] || (std::isnan(got[i]) && std::isnan(right[i]))) continue;
+        return at_place(i, static_cast<double>(got[i]), static_cast<double>(right[i]));
+    }
+    return "";
+}
+
 inline bool is_near(double got, double right, double tolerance) {
     // Covers infinities, which have no distance.
     return std::isnan(right) ? std::isnan(got) : got == right || std::abs(got - right) <= tolerance;

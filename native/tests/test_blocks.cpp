@@ -37,6 +37,14 @@ Entries read_back(const Blocks& blocks, const ColumnMap& map) {
     REQUIRE(column_at.size() == static_cast<std::size_t>(map.channels * taps));
     Entries entries;
     int wrong = 0;
+    int channels = 0;
+    for (int block = 0; block < blocks.blocks(); ++block) {
+        // What the operations pack for it.
+        wrong += blocks.channel_begin(block) == channels ? 0 : 1;
+        wrong += std::int64_t{channels} * map.stride == block * blocks.block_stride() ? 0 : 1;
+        channels += blocks.channels(block);
+    }
+    wrong += channels == map.channels ? 0 : 1;
     for (int chunk = 0; chunk < blocks.chunks(); ++chunk) {
         std::int64_t in_chunk = 0;
         for (int block = 0; block < blocks.blocks(); ++block) {
@@ -130,10 +138,19 @@ TEST_CASE("blocks: a block reaches as far as 16 bits and no further") {
     CHECK(Blocks::build(weights.view(), 0, 4, {3, 70'000, {0, 65'536}}, 8, blocks) == Status::window_too_large);
 }
 
-TEST_CASE("blocks: tiles are narrower for matrices with few nonzeros") {
+TEST_CASE("blocks: a tile costs more the wider it is and the more there is to do") {
     on_every_target([](const Kernels& k) {
-        Random random(4);
-        CHECK(tile_vectors(k, random_weights(random, 50, 50, 0.0).view()) == k.max_vectors / 2);
-        CHECK(tile_vectors(k, random_weights(random, 50, 50, 1.0).view()) == k.max_vectors);
+        const TileShape shape{100, 300, 2, 40, 5000.0};
+        for (int vectors = 1; vectors <= k.max_vectors; ++vectors) {
+            const double cost = tile_cost(shape, vectors, k.width);
+            CHECK(cost > 0.0);
+            CHECK(tile_cost(shape, vectors + 1, k.width) > cost);
+            TileShape more = shape;
+            more.nonzeros *= 2;
+            CHECK(tile_cost(more, vectors, k.width) > cost);
+            more = shape;
+            more.rows *= 2;
+            CHECK(tile_cost(more, vectors, k.width) > cost);
+        }
     });
 }

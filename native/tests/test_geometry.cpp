@@ -109,6 +109,36 @@ TEST_CASE("geometry: phases are the remainders that some tap needs, each once an
     }
 }
 
+TEST_CASE("geometry: segments are the window, each place of it once") {
+    Random random(4);
+    for (int round = 0; round < 3000; ++round) {
+        const ConvolutionShape s = random_shape(random);
+        Geometry g;
+        if (make_geometry(s, g) != Status::ok) continue;
+        CAPTURE(round);
+        const int first = g.first + between(random, 0, g.length);
+        const int length = between(random, 1, g.reach + g.length + 20);
+        const Phase& phase = one_of(random, g.phases);
+        // Behind those of another window, which stay.
+        std::vector<Segment> segments{{-1, 0, 7}};
+        add_segments(g, phase, s, first, length, segments);
+        CHECK(segments[0].count == 7);
+        int at = 0;
+        int wrong = 0;
+        for (std::size_t i = 1; i < segments.size(); ++i) {
+            const Segment& segment = segments[i];
+            wrong += segment.to == at && segment.count > 0 ? 0 : 1;
+            for (int n = 0; n < segment.count; ++n, ++at) {
+                const auto [row, column] = place(g, s, phase, first + at);
+                const int from = segment.from < 0 ? -1 : segment.from + n * s.stride_x;
+                wrong += from == (row < 0 ? -1 : row * s.width + column) ? 0 : 1;
+            }
+        }
+        CHECK(wrong == 0);
+        CHECK(at == length);
+    }
+}
+
 TEST_CASE("geometry: a linear layer is one tap over one row, nothing wasted") {
     Geometry g;
     REQUIRE(make_geometry(one_tap(1, 77), g) == Status::ok);
@@ -185,5 +215,11 @@ TEST_CASE("geometry: the largest sizes of all are worked out or refused, without
         CHECK(g.pitch >= g.out_width);
         CHECK(g.length >= g.out_width);
         CHECK(g.reach >= 0);
+        // A window that is cut out of the largest image, and beside it.
+        for (const int first : {g.first, g.first + g.length - 1, g.first + g.reach + g.length}) {
+            std::vector<Segment> segments;
+            add_segments(g, g.phases.back(), s, first, 100, segments);
+            CHECK(segments.back().to + segments.back().count == 100);
+        }
     }
 }

@@ -244,3 +244,20 @@ def test_what_cannot_be_traced_raises_and_leaves_nothing_behind(capfd: pytest.Ca
     assert sys.stderr is stderr
     assert logging.getLogger("torch.fx.experimental.symbolic_shapes").level == level
     assert capfd.readouterr().err == ""
+
+
+class Stream(nn.Module):
+    """One step of a recurrent layer: batch and steps are 1, and the steps cannot vary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 6, batch_first=True)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, after = self.gru(x, state)
+        return y, after
+
+
+def test_the_graph_is_for_the_example_at_least() -> None:
+    example = torch.randn(1, 1, 6), torch.zeros(1, 1, 6)
+    assert fits(trace(Stream().eval(), example, {}).inputs, *example)

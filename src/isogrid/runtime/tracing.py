@@ -18,6 +18,8 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 from torch.utils import _pytree as pytree
 
+from isogrid.errors import UnsupportedError
+
 Sizes = set[tuple[str, int]]
 """Names of sizes, each with a number that the graph is wrong for."""
 
@@ -210,11 +212,13 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], dy
     problem: Exception | None = None
     for these_args, these_kwargs in attempts:
         try:
-            return _trace(model, these_args, these_kwargs, _all_open(model, these_args, these_kwargs))
+            traced = _trace(model, these_args, these_kwargs, _all_open(model, these_args, these_kwargs))
+            # A doubled axis may have turned out to be fixed (the steps of a recurrent layer), at twice what is wanted.
+            if traced.inputs.flatten(tuple(args), kwargs) is not None:
+                return traced
         except Exception as raised:  # torch.export raises whatever the model's own code or its tracer do
             problem = raised
-    assert problem is not None
-    raise problem
+    raise problem or UnsupportedError("The example is not among the inputs that the graph would be for.")
 
 
 def _positional_names(model: nn.Module) -> tuple[list[str], str | None]:
@@ -285,14 +289,16 @@ def _size(size: Any, example: int) -> int | str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the pages that the tracer logs and prints about a model it cannot trace: the exception says enough."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("fx.experimental.symbolic_shapes", "_export")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
