@@ -1,126 +1,232 @@
-"""Whole models: `isogrid.compile` beside the dense model in PyTorch and in ONNX Runtime.
+"""Whole models: `isogrid.compile` beside the same models, dense, in PyTorch, torch.compile, ONNX Runtime and OpenVINO.
 
-PyTorch runs it plainly, with channels last, and through `torch.compile`; the best of all rivals counts.
+    python benchmarks/models/run.py [--only ResNet MLP] [--sparsity 0.9] [--masks random] [--threads 1,2] [--quick]
 
-    python benchmarks/models/run.py [--sparsity 0.9] [--masks random] [--models mobilenet] [--threads 2] [--json FILE]
+Random masks at each sparsity, and masks like those of training at 90 %.  The baseline is the best of PyTorch (channels
+first and last), torch.compile and ONNX Runtime, each in its best setting.  They are timed once, with dense weights: to
+them zeros are numbers like others.  Outputs are compared before anything is timed.  At 50 % and less the question is
+whether the compiled model is slower than the one that was compiled, in PyTorch as it is.  "of limit" is the least time
+that this machine's multiply-adds, loads and memory allow for the nonzeros of all products, over the time taken.
 """
 
-import argparse
+from __future__ import annotations
+
+import contextlib
 import copy
-import io
-import json
-import logging
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from models.zoo import MODELS, build
-from timing import compare, interleaved, ratio
+from benchmarks import limits
+from benchmarks.common import options, output
+from benchmarks.common.contest import NOT_SLOWER, Contestant, Entry, Goal, Judged, Result, Work, failure, hold
+from benchmarks.common.options import Pace
+from benchmarks.common.timing import Candidate, race, ratio
+from benchmarks.models.zoo import MASKS, MODELS, Zoo, build, count
+from benchmarks.rivals import DENSE, Example, Rival, Setting, rival
+from benchmarks.rivals.ours import RIVAL as ISOGRID
+from benchmarks.rivals.ours import compiled_model, forget
 
-import isogrid as ig
-
-
-def first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def channels_last(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], Any]:
-    moved = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    x = inputs[0].to(memory_format=torch.channels_last)
-    return lambda: moved(x, *inputs[1:])
-
-
-def torch_compiled(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], Any]:
-    compiled = torch.compile(copy.deepcopy(model))
-    with torch.no_grad():
-        compiled(*inputs)
-    return lambda: compiled(*inputs)
-
-
-def onnx_runtime(model: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Callable[[], Any]:
-    import onnxruntime
-
-    file = io.BytesIO()
-    torch.onnx.export(model, inputs, file, dynamo=False, opset_version=17)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-    feed = {node.name: x.numpy() for node, x in zip(session.get_inputs(), inputs, strict=True)}
-    return lambda: session.run(None, feed)
-
-
-def rivals(model: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> dict[str, Callable[[], Any]]:
-    """The dense rivals that can run the model; what cannot is named with its reason."""
-    found: dict[str, Callable[[], Any]] = {"eager": lambda: model(*inputs)}
-    makers: dict[str, Callable[[], Callable[[], Any]]] = {
-        "torch.compile": lambda: torch_compiled(model, inputs),
-        "onnxruntime": lambda: onnx_runtime(model, inputs, threads),
-    }
-    if inputs[0].dim() == 4:
-        makers["channels last"] = lambda: channels_last(model, inputs)
-    wanted = first(model(*inputs))
-    for name, make in makers.items():
-        try:
-            call = make()
-            got = call()
-        except Exception as problem:
-            print(f"  {name} failed: {str(problem).splitlines()[0][:100]}", flush=True)
-            continue
-        compare(wanted, torch.as_tensor(got[0] if isinstance(got, (list, tuple)) else got), name)
-        found[name] = call
-    return found
-
-
-def measure(name: str, sparsity: float, masks: str, threads: int, rounds: int) -> dict[str, Any]:
-    model, inputs = build(name, sparsity, masks)
-    with torch.no_grad():
-        candidates = rivals(model, inputs, threads)
-        fast = ig.compile(model, inputs)
-        compare(first(model(*inputs)), first(fast(*inputs)), "isogrid")
-    candidates["isogrid"] = lambda: fast(*inputs)
-    timed = interleaved(candidates, rounds)
-    best = min((rival for rival in timed if rival != "isogrid"), key=lambda rival: timed[rival].median)
-    middle, low, high = ratio(timed[best], timed["isogrid"])
-    print(f"{name}, {100 * sparsity:g} % ({masks}), {threads} threads")
-    for rival, seconds in timed.items():
-        print(f"  {rival:14} {seconds}")
-    print(f"  {middle:.2f}x over {best} ({low:.2f} to {high:.2f})", end="; ")
-    print(f"{100 * fast.coverage:.1f} % of the multiply-adds are sparse", flush=True)
-    return {
-        "model": name, "sparsity": sparsity, "masks": masks, "threads": threads, "best": best, "ratio": middle,
-        "low": low, "high": high, "coverage": fast.coverage, "notes": fast.notes,
-        "ms": {rival: 1000 * seconds.median for rival, seconds in timed.items()},
-    }  # fmt: skip
+SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+QUICK = (0.0, 0.9)
+PAYS = 0.5
+"""Up to this sparsity nothing but "not slower" is asked for."""
+TRAINED, TRAINED_SPARSITY = "isogrid, trained masks", 0.9
+INT8_TOLERANCE = 0.25
+"""Of the largest output, through all layers and with activations rounded too; the results say what was found."""
+SMALL = 50e6
+"""With fewer multiply-adds a second thread may cost more than it brings, so one is tried as well."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9])
-    parser.add_argument("--masks", choices=["random", "trained"], default="random")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(options.threads)
-    rows = [
-        measure(name, sparsity, options.masks, options.threads, options.rounds)
-        for name in options.models
-        for sparsity in options.sparsity
-    ]
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    parser = options.parser(__doc__ or "", minutes=10.0, sparsities=SPARSITIES, threads="2")
+    parser.add_argument("--masks", choices=MASKS, nargs="+", default=list(MASKS), help="both if not given")
+    given = parser.parse_args()
+    options.quiet()
+    out = output.console()
+    threads = options.usable_threads(given.threads)
+    sparsities = QUICK if given.quick and given.sparsity == SPARSITIES else given.sparsity
+    rivals = options.known(given.rivals, DENSE)
+    names = options.chosen(list(MODELS), given.only)
+    measured = {n: found for n in threads if (found := limits.try_measure(n, given.quick)) is not None}
+    output.begin("Models", threads, measured, out)
+    pace = Pace(60 * given.minutes, len(names))
+    results: list[Result] = []
+    compiled: dict[str, dict[str, Any]] = {}
+    made: Callable[[], nn.Module] | None = None
+    for number, (name, seconds) in enumerate(zip(names, pace.shares(), strict=True), 1):
+        out.print(f"\n[{number}/{len(names)}] {name}", markup=False)
+        zoo = MODELS[name]
+        forget()
+        if made is not zoo.make:
+            build.cache_clear()
+            made = zoo.make
+        try:
+            entries = [
+                *_dense(zoo, rivals, threads, not given.quick),
+                *_ours(zoo, sparsities, given.masks, threads, not given.quick),
+            ]
+        except (
+            Exception
+        ) as problem:  # of our own, since rivals prepare later: the other models are measured all the same
+            out.print(f"  {failure(problem)}", markup=False)
+            continue
+        results.append(
+            hold(
+                name,
+                entries,
+                threads,
+                seconds=0.8 * seconds,
+                limits=measured,
+                goals=[Goal(ISOGRID.name, 0.9, zoo.goal)],
+                quick=given.quick,
+                cold=given.cold,
+                say=output.sayer(out),
+            )
+        )
+        for budget in threads:
+            output.show(results[-1], budget, out)
+        compiled[name] = _compiled(zoo, sparsities, given.masks)
+        for masks, found in compiled[name].items():
+            notes = "".join(f"; {note}" for note in found["notes"])
+            covered = f"{100 * found['coverage']:.1f} % of the multiply-adds run sparse"
+            out.print(f"  {masks}: {covered}{notes}", markup=False)
+        if "random" in given.masks:
+            for sparsity in (s for s in sparsities if s <= PAYS):
+                judged = _not_slower(name, zoo, sparsity, threads, 0.0 if given.quick else 0.05 * seconds)
+                results[-1].goals += judged
+                for one in judged:
+                    out.print(
+                        f"  compiled over the model itself at {100 * sparsity:g} %, {one.threads} threads: {one.ratio}"
+                    )
+    output.show_goals([goal for result in results for goal in result.goals], out)
+    output.write("models", results, measured, vars(given), save=given.save, out=out, extra={"compiled": compiled})
+
+
+def _not_slower(name: str, zoo: Zoo, sparsity: float, threads: tuple[int, ...], seconds: float) -> list[Judged]:
+    """A race of two: the compiled model and the very one that was compiled, nobody else between them."""
+    model, inputs = build(zoo.make, sparsity), zoo.inputs
+    try:
+        compiled = compiled_model(model, inputs)
+    except Exception:  # its row in the table says why
+        return []
+    found = []
+    for n in threads:
+        with torch.no_grad():
+            samples = race(
+                {
+                    "compiled": Candidate(lambda: compiled(*inputs), n),
+                    "itself": Candidate(lambda: model(*inputs), n),
+                },
+                seconds=seconds / len(threads),
+                least_rounds=9,
+                most_rounds=41,
+                set_threads=torch.set_num_threads,
+            )
+        goal = Goal(ISOGRID.name, sparsity, NOT_SLOWER, ("itself, in PyTorch",))
+        found.append(Judged(name, n, goal, ratio(samples["itself"], samples["compiled"]), goal.over[0]))
+    return found
+
+
+def _tried(threads: tuple[int, ...], work: Work) -> tuple[int, ...]:
+    return tuple(range(1, max(threads) + 1)) if work.multiply_adds < SMALL else threads
+
+
+def _dense(zoo: Zoo, rivals: tuple[str, ...], threads: tuple[int, ...], thorough: bool) -> list[Entry]:
+    model, inputs = build(zoo.make, 0.0), zoo.inputs
+    with torch.no_grad():
+        wanted = model(*inputs)
+    work = count(model, inputs)
+    forms: list[tuple[nn.Module, Example]] = [(model, inputs)]
+    if inputs[0].dim() == 4:
+        last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        forms.append((last, tuple(x.to(memory_format=torch.channels_last) for x in inputs)))
+    found: list[Entry] = []
+    for name in rivals:
+        one = rival(name)
+        for number, (form, example) in enumerate(forms):
+            if number and name != "eager":
+                continue  # torch.compile chooses the layout by itself
+            for setting in one.settings(form, example, thorough):
+                plain = setting.values == "fp32"
+                title = one.name if plain else f"{one.name} {setting.values}"
+                title += ", channels last" if number else ""
+                who = Contestant(title, None, False, plain and name != "openvino", setting.values)
+                found += [
+                    Entry(
+                        who,
+                        setting.label,
+                        n,
+                        _later(one, form, example, n, setting),
+                        wanted,
+                        1e-3 if plain else INT8_TOLERANCE,
+                        # What is known of dense work is known of float32 only.
+                        Work(work.multiply_adds, work.weight_bytes) if plain else Work(),
+                    )
+                    for n in _tried(threads, work)
+                ]
+    return found
+
+
+def _later(one: Rival, model: nn.Module, example: Example, threads: int, setting: Setting) -> Callable[[], Any]:
+    return lambda: one.prepare(model, example, threads, setting.values, **setting.options)
+
+
+def _variants(sparsities: tuple[float, ...], masks: list[str]) -> list[tuple[str, float, str]]:
+    """Name, sparsity and masks of the models that are compiled."""
+    found = [(ISOGRID.name, sparsity, "random") for sparsity in sparsities if "random" in masks]
+    if "trained" in masks:
+        # On its own, at what was asked for.
+        at = [TRAINED_SPARSITY] if "random" in masks else [sparsity for sparsity in sparsities if sparsity > 0]
+        found += [(TRAINED, sparsity, "trained") for sparsity in at]
+    return found
+
+
+def _ours(
+    zoo: Zoo, sparsities: tuple[float, ...], masks: list[str], threads: tuple[int, ...], thorough: bool
+) -> list[Entry]:
+    inputs = zoo.inputs
+    tried = _tried(threads, count(build(zoo.make, 0.0), inputs))
+    found: list[Entry] = []
+    for name, sparsity, kind in _variants(sparsities, masks):
+        model = build(zoo.make, sparsity, kind)
+        with torch.no_grad():
+            wanted = model(*inputs)
+        work = count(model, inputs)
+        values = ["fp32", "int8"] if thorough and sparsity == TRAINED_SPARSITY and kind == "random" else ["fp32"]
+        for stored in values:
+            plain = stored == "fp32"
+            who = Contestant(name if plain else f"{name} {stored}", sparsity, ours=True, values=stored)
+            found += [
+                Entry(
+                    who,
+                    "",
+                    n,
+                    _later(ISOGRID, model, inputs, n, Setting("", stored)),
+                    wanted,
+                    1e-3 if plain else INT8_TOLERANCE,
+                    work if plain else Work(work.multiply_adds, work.weight_bytes / 2, work.gathers),
+                )
+                for n in tried
+            ]
+    return found
+
+
+def _compiled(zoo: Zoo, sparsities: tuple[float, ...], masks: list[str]) -> dict[str, dict[str, Any]]:
+    """What `isogrid.compile` says of itself."""
+    found = {}
+    for _, sparsity, kind in _variants(sparsities, masks):
+        with contextlib.suppress(Exception):  # its row in the table says why
+            one = compiled_model(build(zoo.make, sparsity, kind), zoo.inputs)
+            found[f"{100 * sparsity:g} % {kind}"] = {"coverage": one.coverage, "notes": list(one.notes)}
+    return found
 
 
 if __name__ == "__main__":
-    with torch.no_grad():
-        main()
+    main()

@@ -1,9 +1,20 @@
-"""The models that are measured, with random weights: only their shapes matter for time."""
+"""The models that are measured, in eval mode with random weights: only shapes and zeros matter for time.
+
+Weights that are left are scaled, and batch norms have seen activations, so that these neither vanish nor explode.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from benchmarks.common.contest import Work
+from benchmarks.common.masks import random_mask
 
 
 class Bottleneck(nn.Module):
@@ -22,10 +33,12 @@ class Bottleneck(nn.Module):
             self.down = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images to images."""
         return torch.relu(self.body(x) + self.down(x))
 
 
 def resnet50() -> nn.Module:
+    """For images of 224 x 224: 4.1 G multiply-adds each."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
     ]  # fmt: skip
@@ -64,6 +77,7 @@ class EncoderLayer(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[batch, tokens, width]`` to the same."""
         batch, tokens, width = x.shape
 
         def split(y: Tensor) -> Tensor:
@@ -77,10 +91,12 @@ class EncoderLayer(nn.Module):
 
 
 def bert() -> nn.Module:
+    """Four layers of the encoder."""
     return nn.Sequential(*[EncoderLayer() for _ in range(4)])
 
 
 def mlp() -> nn.Module:
+    """Three linear layers: 1024, 4096, 4096, 1024."""
     return nn.Sequential(nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1024))
 
 
@@ -92,55 +108,125 @@ class Gru(nn.Module):
         self.gru = nn.GRU(512, 512, num_layers=2, batch_first=True)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """``[batch, steps, 512]`` and the state before: the states and the last of each layer."""
         y, after = self.gru(x, state)
         return y, after
 
 
+@dataclass(frozen=True)
+class Zoo:
+    """A model, what it is called with, and how many times faster than dense it is to be at 90 %."""
+
+    make: Callable[[], nn.Module]
+    shapes: tuple[tuple[int, ...], ...]
+    goal: float
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The example."""
+        generator = torch.Generator().manual_seed(2)
+        return tuple(torch.randn(shape, generator=generator) for shape in self.shapes)
+
+
 MODELS = {
-    "resnet50": (resnet50, (1, 3, 224, 224)),
-    "resnet50, 16 images": (resnet50, (16, 3, 224, 224)),
-    "mobilenet": (mobilenet, (1, 3, 224, 224)),
-    "bert, 4 layers, 128 tokens": (bert, (1, 128, 768)),
-    "mlp, 1 sample": (mlp, (1, 1024)),
-    "mlp, 64 samples": (mlp, (64, 1024)),
-    "gru, 1 step": (Gru, (1, 1, 512)),
+    "ResNet-50, 1 image": Zoo(resnet50, ((1, 3, 224, 224),), 3.2),
+    "ResNet-50, 16 images": Zoo(resnet50, ((16, 3, 224, 224),), 5.0),
+    "MobileNet-v1, 1 image": Zoo(mobilenet, ((1, 3, 224, 224),), 2.5),
+    "BERT encoder, 4 layers, 128 tokens": Zoo(bert, ((1, 128, 768),), 4.5),
+    "MLP 1024-4096-4096-1024, 1 sample": Zoo(mlp, ((1, 1024),), 5.0),
+    "MLP 1024-4096-4096-1024, 64 samples": Zoo(mlp, ((64, 1024),), 6.0),
+    "GRU, 2 layers of 512, 1 step": Zoo(Gru, ((1, 1, 512), (2, 1, 512)), 5.0),
 }
+"""Models of the same kind follow one another, so that their weights are made once."""
+
+MASKS = ("random", "trained")
 
 
-def build(name: str, sparsity: float, masks: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """A model in eval mode whose products have that share of zeros (depthwise convolutions are left alone).
-
-    ``"random"`` masks are uniform; ``"trained"`` ones come from a magnitude threshold over all weights of rows that
-    were scaled at random, so that rows and layers keep very different numbers of weights, as they do after training.
-    """
-    make, shape = MODELS[name]
-    torch.manual_seed(0)
-    model = make()
-    x = torch.randn(shape)
-    inputs: tuple[Tensor, ...] = (x, torch.zeros(2, 1, 512)) if name.startswith("gru") else (x,)
-    weights = [
+def targets(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that get zeros: of linear, convolutional and recurrent layers, but not of depthwise convolutions."""
+    return [
         weight
         for module in model.modules()
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.GRU)) and getattr(module, "groups", 1) == 1
         for weight in module.parameters(recurse=False)
         if weight.dim() > 1
     ]
+
+
+@lru_cache(maxsize=16)
+def build(make: Callable[[], nn.Module], sparsity: float, masks: str = "random") -> nn.Module:
+    """A model in eval mode with that share of zeros.
+
+    ``"random"`` masks have it in each weight.  ``"trained"`` ones come from one threshold for the magnitudes of all
+    weights, of rows and layers that were scaled at random, so that they keep very different numbers of weights, as they
+    do after training.
+    """
+    torch.manual_seed(0)
+    model = make()
+    weights = targets(model)
     with torch.no_grad():
-        if masks == "random":
-            keep = [torch.rand_like(weight) >= sparsity for weight in weights]
-        else:
-            scores = [
-                (weight / weight.std() * torch.exp(0.7 * torch.randn(weight.shape[0], *[1] * (weight.dim() - 1)))).abs()
-                for weight in weights
-            ]
-            joined = torch.cat([score.flatten() for score in scores])
-            threshold = joined.kthvalue(max(1, int(sparsity * joined.numel()))).values
-            keep = [score > threshold for score in scores]
+        keep = _random(weights, sparsity) if masks == "random" else _trained(weights, sparsity)
         for weight, kept in zip(weights, keep, strict=True):
-            # What is left grows, so that activations neither vanish nor explode.
-            weight.mul_(kept).div_(kept.float().mean().clamp(min=1e-3).sqrt())
-        if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
-            model.train()
-            for _ in range(3):
-                model(x if len(x) > 1 else torch.cat([x, torch.randn(shape)]))
-    return model.eval(), inputs
+            weight.mul_(kept).div_(kept.mean().clamp(min=1e-3).sqrt())
+        _settle_norms(model)
+    return model.eval().requires_grad_(False)
+
+
+def _random(weights: list[nn.Parameter], sparsity: float) -> list[Tensor]:
+    return [random_mask(weight.shape, sparsity, seed) for seed, weight in enumerate(weights)]
+
+
+def _trained(weights: list[nn.Parameter], sparsity: float) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    scores = []
+    for weight in weights:
+        rows = torch.randn(weight.shape[0], *[1] * (weight.dim() - 1), generator=generator)
+        layer = torch.randn((), generator=generator)
+        scores.append((weight / weight.std()).abs() * torch.exp(0.7 * rows + 0.2 * layer))
+    joined = torch.cat([score.flatten() for score in scores])
+    threshold = joined.kthvalue(max(1, round(sparsity * joined.numel()))).values
+    return [(score > threshold).float() for score in scores]
+
+
+def _settle_norms(model: nn.Module) -> None:
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = None  # the plain mean of what it sees, as after a long training
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.2)
+    model.train()
+    for _ in range(2):
+        model(torch.randn(4, 3, 96, 96))
+
+
+def count(model: nn.Module, inputs: tuple[Tensor, ...]) -> Work:
+    """What the nonzeros of all products need at least; loads are counted where a weight meets a single token."""
+    total = {"multiply_adds": 0, "weight_bytes": 0, "gathers": 0}
+
+    def add(weights: list[Tensor], positions: int) -> None:
+        nonzeros = sum(int(torch.count_nonzero(weight)) for weight in weights)
+        total["multiply_adds"] += nonzeros * positions
+        # A dense weight's place need not be stored.
+        total["weight_bytes"] += sum(
+            min(6 * int(torch.count_nonzero(weight)), 4 * weight.numel()) for weight in weights
+        )
+        total["gathers"] += nonzeros if positions == 1 else 0
+
+    def hook(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(module, nn.GRU):
+            add([w for w in module.parameters() if w.dim() == 2], output[0].numel() // module.hidden_size)
+        elif isinstance(module, nn.Linear):
+            add([module.weight], output.numel() // module.out_features)
+        elif isinstance(module, nn.Conv2d):
+            add([module.weight], output.numel() // module.out_channels)
+
+    handles = [module.register_forward_hook(hook) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Work(**total)

@@ -115,6 +115,8 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
         return Status::ok;
     }
 
+    // Far beyond what 16-bit offsets reach, and small enough for every product below to fit.
+    if ((std::int64_t{k.max_vectors + 1} * lanes + g.reach) * phases > (1 << 30)) return Status::window_too_large;
     const int all = (g.length + lanes - 1) / lanes;
     const int rows = rows_of_group();
     const auto nonzeros = static_cast<std::int64_t>(matrix.column.size);
@@ -142,7 +144,6 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     plan.chunk_rows = std::min(256, (rows + plan.parts - 1) / plan.parts);
     plan.vectors = (all + plan.tiles - 1) / plan.tiles;
     plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
-    if (std::int64_t{plan.window} * phases > (1 << 30)) return Status::window_too_large;
 
     ColumnMap map{shape.channels, phases * plan.window, {}};
     for (int t = 0; t < taps; ++t) {

@@ -260,8 +260,9 @@ TEST_CASE("recurrent: matrices without any weight, without biases, and an input 
             compare(layer(cell, false, 6, 9, 0.0, ValueType::f32, true, random), equal(2, 2), false, 1, random);
             compare(layer(cell, false, 6, 9, 0.0, ValueType::int8, false, random), equal(1, 1), false, 1, random);
             for (const int columns : {65533, 65534, 66000}) {
-                compare(layer(cell, false, columns, 2, 0.0003, ValueType::f32, true, random), equal(1, 1), false, 1,
-                        random);
+                Layer wide = layer(cell, false, columns, 2, 0.0003, ValueType::f32, true, random);
+                wide.recurrent = Matrix(random, wide.gates() * 2, 2, 1.0, ValueType::f32);
+                compare(wide, equal(1, 1), false, 1, random);
             }
         }
         Layer one_bias = layer(Cell::gru, false, 6, 9, 0.5, ValueType::f32, true, random);
@@ -317,6 +318,10 @@ TEST_CASE("recurrent: a sample that is not a number leaves the others alone, and
             REQUIRE(operation->run(serial_executor(), {x.data(), 1, 3, nullptr}, {nullptr, nullptr, h.data(), c.data()},
                                    y.data(), 12) == Status::ok);
             for (std::size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i / 12 == 1));
+            // Nor does it stay behind in this thread's memory.
+            REQUIRE(operation->run(serial_executor(), {x.data() + 5, 1, 1, nullptr},
+                                   {h.data() + 12, nullptr, h.data(), c.data()}, y.data(), 12) == Status::ok);
+            compare(layer(cell, false, 4, 11, 0.3, ValueType::f32, true, random), equal(1, 1), false, 1, random);
             for (float& value : x) value = 3e38f;
             REQUIRE(operation->run(serial_executor(), {x.data(), 1, 1, nullptr}, {nullptr, nullptr, h.data(), c.data()},
                                    y.data(), 12) == Status::ok);

@@ -1,0 +1,1 @@
+"""Single layers: who takes part, and the program that lets them."""

@@ -1,0 +1,1 @@
+"""Whole models: the models, and the program that compares who runs them."""
