@@ -37,7 +37,8 @@ class Csr(Rival):
         if x.shape[0] == 1:
             vector = x[0]
             return lambda: weight @ vector
-        return lambda: (weight @ x.t()).t()
+        columns = x.t()
+        return lambda: torch.t(weight @ columns)
 
 
 RIVAL = Csr()
