@@ -298,7 +298,7 @@ def _label_place(
     Left of the ring and below it there is room, for the curves come from above; the label does not leave the axes.
 
     >>> _label_place((300, 150), (100, 40), [(220, 80), (40, 150)], 200)
-    (174, 40)
+    (104, 80)
     """
     wide, tall = size
     places = [
