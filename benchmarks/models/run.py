@@ -30,8 +30,9 @@ from benchmarks.common.options import Pace
 from benchmarks.common.timing import Candidate, race, ratio
 from benchmarks.models.zoo import MASKS, MODELS, Zoo, build, count
 from benchmarks.rivals import DENSE, Example, Rival, Setting, rival
+from benchmarks.rivals.cache import forget
 from benchmarks.rivals.ours import RIVAL as ISOGRID
-from benchmarks.rivals.ours import compiled_model, forget
+from benchmarks.rivals.ours import compiled_model
 
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 QUICK = (0.0, 0.9)

@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks.common.contest import CSR, UnavailableError
 from benchmarks.rivals import Example, FeatureMajor, Rival, Setting
+from benchmarks.rivals.cache import made
 
 
 class Csr(Rival):
@@ -31,7 +32,8 @@ class Csr(Rival):
             raise UnavailableError("this PyTorch has no MKL")
         if not isinstance(model, (nn.Linear, FeatureMajor)) or getattr(model, "bias", None) is not None:
             raise UnavailableError(f"no {type(model).__name__} with a bias")
-        weight, (x,) = model.weight.detach().to_sparse_csr(), example
+        (x,) = example
+        weight = made(model.weight, ("csr",), lambda: model.weight.detach().to_sparse_csr())
         if isinstance(model, FeatureMajor):
             return lambda: weight @ x
         if x.shape[0] == 1:

@@ -8,23 +8,9 @@ from typing import Any
 from torch import nn
 
 from benchmarks.rivals import Example, FeatureMajor, Rival, Setting
+from benchmarks.rivals.cache import made
 
 VALUES = ("fp32", "fp16", "int8")
-
-_made: dict[tuple[Any, ...], tuple[nn.Module, Any]] = {}
-
-
-def forget() -> None:
-    """Let go of all that was made: a compiled model and its original hold each other."""
-    _made.clear()
-
-
-def made(model: nn.Module, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """What `make` gives, once for each model and key, until `forget`."""
-    full = (id(model), *key)
-    if full not in _made:
-        _made[full] = model, make()  # the model too, so that its id is nobody else's
-    return _made[full][1]
 
 
 class Isogrid(Rival):

@@ -85,7 +85,7 @@ Entries read_back(const Blocks& blocks, const ColumnMap& map) {
 
 TEST_CASE("blocks: the layout holds the matrix and nothing else") {
     Random random(1);
-    for (int round = 0; round < 400; ++round) {
+    for (int round = 0; round < 200; ++round) {
         const int taps = one_of(random, std::vector<int>{1, 1, 2, 9, 25});
         const int channels = between(random, 1, taps > 9 ? 60 : 300);
         const int rows = between(random, 1, 40);

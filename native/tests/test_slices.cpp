@@ -83,7 +83,7 @@ Entries read_back(const Columns& columns) {
 
 TEST_CASE("slices: the layout holds the matrix; what fills it up points behind the activations") {
     Random random(1);
-    for (int round = 0; round < 400; ++round) {
+    for (int round = 0; round < 200; ++round) {
         const int rows = between(random, 1, 60);
         const double density = one_of(random, std::vector<double>{0.0, 0.05, 0.5, 1.0});
         const Weights weights =
@@ -114,9 +114,9 @@ TEST_CASE("slices: the layout holds the matrix; what fills it up points behind t
 
 TEST_CASE("slices: columns beyond 16 bits are cut into panels") {
     Random random(2);
-    for (const int columns : {65'534, 65'535, 65'536, 131'070, 131'071}) {
+    for (const int columns : {65'535, 65'536, 131'071}) {
         CAPTURE(columns);
-        const Weights weights = random_weights(random, 11, columns, 0.001, ValueType::f32, Numbers::whole);
+        const Weights weights = random_weights(random, 11, columns, 0.0005, ValueType::f32, Numbers::whole);
         Slices slices;
         Slices::build(weights.view(), nullptr, slices);
         CHECK(slices.panels == (columns + 65'534) / 65'535);
