@@ -23,11 +23,11 @@ export PIP_NO_WARN_SCRIPT_LOCATION := 1
 test test-slow test-base bench: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help venv native demo bench test test-slow test-all test-base native-test native-test-plain \
-    lint lint-style lint-format lint-types lint-layers lint-native format docs clean FORCE
+.PHONY: help venv native demo bench test test-slow test-all test-base native-test native-test-threads \
+    native-test-arm native-test-plain lint lint-style lint-format lint-types lint-layers lint-native format docs clean FORCE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 22
 
 # --- the environment ---
 
@@ -70,7 +70,7 @@ test: venv native-test-plain ## all tests but the slow ones, the examples in doc
 test-slow: venv ## only the slow tests
 	$(PY) -m pytest -m slow tests
 
-test-all: test test-slow test-base native-test ## everything
+test-all: test test-slow test-base native-test native-test-threads native-test-arm ## everything
 
 # The wheel as a user gets it, in an environment of its own that has no PyTorch.
 test-base: .venv-base/.wheel ## the base package without PyTorch
@@ -89,6 +89,20 @@ native-test: NATIVE_BUILD := build/native-sanitized
 native-test: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=Debug -DISOGRID_SANITIZE=address,undefined
 native-test: .venv/.tools ## the native tests under the address and undefined-behaviour sanitizers
 	@PYTHON=$(PYTHON) scripts/check-system tests
+	$(run-native-tests)
+
+native-test-threads: NATIVE_BUILD := build/native-threads
+native-test-threads: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DISOGRID_SANITIZE=thread
+native-test-threads: .venv/.tools ## the native tests under the thread sanitizer
+	@PYTHON=$(PYTHON) scripts/check-system threads
+	$(run-native-tests)
+
+# A test that ran on this machine by mistake would pass too: the tests fail unless the kernels for ARM were among them.
+native-test-arm: export ISOGRID_MUST_RUN := neon
+native-test-arm: NATIVE_BUILD := build/native-arm
+native-test-arm: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=native/aarch64.cmake
+native-test-arm: .venv/.tools ## the native tests compiled for 64-bit ARM, under an emulator
+	@PYTHON=$(PYTHON) scripts/check-system arm
 	$(run-native-tests)
 
 # Part of `make test`, which runs without the C++ test library too, but says so.

@@ -29,7 +29,7 @@ QUICK = (0.0, 0.9)
 
 
 def main() -> None:
-    parser = options.parser(__doc__ or "", minutes=4.0, sparsities=options.SPARSITIES, threads="1,2")
+    parser = options.parser(__doc__ or "", minutes=3.5, sparsities=options.SPARSITIES, threads="1,2")
     given = parser.parse_args()
     options.quiet()
     torch.manual_seed(0)

@@ -41,6 +41,8 @@ PAYS = 0.5
 TRAINED, TRAINED_SPARSITY = "isogrid, trained masks", 0.9
 INT8_TOLERANCE = 0.25
 """Of the largest output, through all layers and with activations rounded too; the results say what was found."""
+LARGE, LARGE_SPARSITIES = 1e6, (0.0, 0.5, 0.8, 0.9, 0.95)
+"""With inputs of more numbers everything takes long: fewer settings and sparsities must do."""
 SMALL = 50e6
 """With fewer multiply-adds a second thread may cost more than it brings, so one is tried as well."""
 
@@ -64,14 +66,17 @@ def main() -> None:
     for number, (name, seconds) in enumerate(zip(names, pace.shares(), strict=True), 1):
         out.print(f"\n[{number}/{len(names)}] {name}", markup=False)
         zoo = MODELS[name]
+        large = sum(x.numel() for x in zoo.inputs) > LARGE
+        thorough = not given.quick and not large
+        chosen = tuple(s for s in sparsities if s in LARGE_SPARSITIES or given.sparsity != SPARSITIES or not large)
         forget()
         if made is not zoo.make:
             build.cache_clear()
             made = zoo.make
         try:
             entries = [
-                *_dense(zoo, rivals, threads, not given.quick),
-                *_ours(zoo, sparsities, given.masks, threads, not given.quick),
+                *_dense(zoo, rivals, threads, thorough),
+                *_ours(zoo, chosen, given.masks, threads, thorough),
             ]
         except (
             Exception
@@ -93,14 +98,14 @@ def main() -> None:
         )
         for budget in threads:
             output.show(results[-1], budget, out)
-        compiled[name] = _compiled(zoo, sparsities, given.masks)
+        compiled[name] = _compiled(zoo, chosen, given.masks)
         for masks, found in compiled[name].items():
             notes = "".join(f"; {note}" for note in found["notes"])
             covered = f"{100 * found['coverage']:.1f} % of the multiply-adds run sparse"
             out.print(f"  {masks}: {covered}{notes}", markup=False)
         if "random" in given.masks:
-            for sparsity in (s for s in sparsities if s <= PAYS):
-                judged = _not_slower(name, zoo, sparsity, threads, 0.0 if given.quick else 0.05 * seconds)
+            for sparsity in (s for s in chosen if s <= PAYS):
+                judged = _not_slower(name, zoo, sparsity, threads, 0.05 * seconds, given.quick)
                 results[-1].goals += judged
                 for one in judged:
                     out.print(
@@ -110,7 +115,9 @@ def main() -> None:
     output.write("models", results, measured, vars(given), save=given.save, out=out, extra={"compiled": compiled})
 
 
-def _not_slower(name: str, zoo: Zoo, sparsity: float, threads: tuple[int, ...], seconds: float) -> list[Judged]:
+def _not_slower(
+    name: str, zoo: Zoo, sparsity: float, threads: tuple[int, ...], seconds: float, quick: bool
+) -> list[Judged]:
     """A race of two: the compiled model and the very one that was compiled, nobody else between them."""
     model, inputs = build(zoo.make, sparsity), zoo.inputs
     try:
@@ -125,8 +132,8 @@ def _not_slower(name: str, zoo: Zoo, sparsity: float, threads: tuple[int, ...], 
                     "compiled": Candidate(lambda: compiled(*inputs), n),
                     "itself": Candidate(lambda: model(*inputs), n),
                 },
-                seconds=seconds / len(threads),
-                least_rounds=9,
+                seconds=0.0 if quick else seconds / len(threads),
+                least_rounds=5 if quick else 9,
                 most_rounds=41,
                 set_threads=torch.set_num_threads,
             )
@@ -200,7 +207,8 @@ def _ours(
         with torch.no_grad():
             wanted = model(*inputs)
         work = count(model, inputs)
-        values = ["fp32", "int8"] if thorough and sparsity == TRAINED_SPARSITY and kind == "random" else ["fp32"]
+        with_int8 = thorough and sparsity == TRAINED_SPARSITY and kind == "random"
+        values = ["fp32", "int8"] if with_int8 else ["fp32"]
         for stored in values:
             plain = stored == "fp32"
             who = Contestant(name if plain else f"{name} {stored}", sparsity, ours=True, values=stored)

@@ -28,6 +28,8 @@ class Isogrid(Rival):
         """A layer or a compiled model; what is feature-major is a convolution of height 1."""
         if not isinstance(model, (nn.Linear, nn.Conv2d, FeatureMajor)):
             compiled = compiled_model(model, example, values)
+            if _falls_back(compiled, model, example):
+                raise RuntimeError("the compiled model does not take this input and runs the original instead")
             return lambda: compiled(*example)
         layer = made(model, (values, *options.items()), lambda: _layer(model, values, options))
         x = example[0]
@@ -42,6 +44,17 @@ def compiled_model(model: nn.Module, example: Example, values: str = "fp32") -> 
 
     key = (values, *(tensor.shape for tensor in example))
     return made(model, key, lambda: isogrid.compile(model, example, values=values))
+
+
+def _falls_back(compiled: nn.Module, model: nn.Module, example: Example) -> bool:
+    """Whether a call of the compiled model is one of the original: right in any case, but nothing to be timed."""
+    called: list[bool] = []
+    handle = model.register_forward_pre_hook(lambda *_: called.append(True))
+    try:
+        compiled(*example)
+    finally:
+        handle.remove()
+    return bool(called)
 
 
 def stored_weight(weight: Any, values: str) -> Any:

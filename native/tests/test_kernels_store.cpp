@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <limits>
 
 #include "hosts.hpp"
@@ -136,6 +138,22 @@ TEST_CASE("kernels: far out, activations are what they tend to") {
              {Activation::none, Activation::relu, Activation::leaky_relu, Activation::gelu, Activation::gelu_tanh,
               Activation::silu, Activation::hard_swish, Activation::sparse_relu}) {
             check(gated, infinite, infinite);
+        }
+    });
+}
+
+TEST_CASE("kernels: every kind of NaN comes out of every activation as NaN") {
+    on_every_target([](const Kernels& k) {
+        for (const Epilogue& e : epilogues()) {
+            // Signs and payloads, which arithmetic on the bits of a number must not take for parts of one.
+            for (const std::uint32_t bits :
+                 {0x7fc00000u, 0x7fc00001u, 0x7fc12345u, 0x7fffffffu, 0xffc00001u, 0xffffffffu}) {
+                CAPTURE(static_cast<int>(e.activation));
+                CAPTURE(bits);
+                Floats y(9, std::bit_cast<float>(bits));
+                k.activate(y.data(), y.size(), e);
+                CHECK(differs(y, Floats(9, not_a_number)) == "");
+            }
         }
     });
 }
