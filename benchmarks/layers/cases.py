@@ -225,34 +225,45 @@ def convolution_case(inputs: int, outputs: int, kernel: int, size: int, *, goals
 
 
 def structure_case(rows: int, columns: int, samples: int) -> Case:
-    """Patterns whose structure must pay, beside as many zeros that have none; feature-major."""
-    who = {"unstructured": "isogrid unstructured", "block": "isogrid Block(8, 1)", "nofm": "isogrid NofM(2, of 8)"}
+    """Patterns whose structure must pay, beside as many zeros that have none; many samples feature-major."""
+    plain, nofm = "isogrid unstructured", "isogrid NofM(2, of 8)"
+    blocks = {4: "isogrid Block(4, 1)", 8: "isogrid Block(8, 1)"}
 
     def entries(plan: Plan) -> list[Entry]:
         from isogrid.patterns import Block, NofM
 
         found: list[Entry] = []
-        x = _activations(columns, samples)
 
-        def enter(name: str, layer: nn.Linear, sparsity: float) -> None:
-            found.extend(_ours(plan, name, Form(FeatureMajor(layer), (x,)), sparsity, samples))
+        def enter(name: str, layer: nn.Linear, sparsity: float, values: str = "fp32") -> None:
+            x = _activations(columns, samples)
+            form = Form(layer, (x.t().contiguous(),)) if samples == 1 else Form(FeatureMajor(layer), (x,))
+            name = name if values == "fp32" else f"{name} {values}"
+            found.extend(_ours(plan, name, form, sparsity, samples, values))
 
-        for sparsity in (0.75, 0.9):
-            enter(who["unstructured"], linear(rows, columns, sparsity), sparsity)
-        for name, pattern, sparsity in (("block", Block(8, 1), 0.9), ("nofm", NofM(keep=2, of=8), 0.75)):
+        stored = VALUES if samples == 1 else ("fp32",)
+        for sparsity in (0.75, 0.8, 0.9, 0.95):
+            for values in stored:
+                enter(plain, linear(rows, columns, sparsity), sparsity, values)
+        patterns = [
+            *((name, Block(size, 1), s) for size, name in blocks.items() for s in (0.8, 0.9, 0.95)),
+            (nofm, NofM(keep=2, of=8), 0.75),
+        ]
+        for name, pattern, sparsity in patterns:
             layer = copy.deepcopy(linear(rows, columns, 0.0))
             scores = layer.weight.abs().numpy()
             step = pattern.grid(scores.shape).step
             mask = pattern.mask(scores, round((1 - sparsity) * scores.size / step) * step)
             layer.weight.mul_(torch.from_numpy(mask) * (1 - sparsity) ** -0.5)
-            enter(who[name], layer, sparsity)
+            for values in stored:
+                enter(name, layer, sparsity, values)
         return found
 
     goals = (
-        Goal(who["block"], 0.9, 1.3, (who["unstructured"],), 0.9),
-        Goal(who["nofm"], 0.75, 1.0, (who["unstructured"],), 0.75),
+        *(Goal(name, 0.9, 1.3, (plain,), 0.9) for name in blocks.values()),
+        Goal(nofm, 0.75, 1.0, (plain,), 0.75),
     )
-    return Case(f"structure, linear {rows}x{columns}, {samples} samples", entries, goals)
+    plural = "sample" if samples == 1 else "samples"
+    return Case(f"structure, linear {rows}x{columns}, {samples} {plural}", entries, goals)
 
 
 def zero_inputs_case(rows: int, columns: int, sparsity: float, zeros: float) -> Case:
@@ -301,6 +312,7 @@ def cases() -> list[Case]:
             ),
         ),
         structure_case(3072, 768, 128),
+        structure_case(4096, 4096, 1),
         convolution_case(256, 256, 3, 14, goals=_at(ISOGRID.name, {0.9: 5})),
         convolution_case(64, 256, 1, 56),
         convolution_case(512, 128, 1, 28),

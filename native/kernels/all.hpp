@@ -17,6 +17,8 @@ namespace {
 #include "kernels/activation.hpp"
 #include "kernels/dot.hpp"
 #include "kernels/gates.hpp"
+#include "kernels/quads.hpp"
+// Uses quads.
 #include "kernels/multiply.hpp"
 #include "kernels/transpose.hpp"
 // Uses transpose.

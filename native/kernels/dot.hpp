@@ -1,5 +1,6 @@
 // One sample: eight rows at a time, their nonzeros interleaved. Fetching the activations one by one into a vector beats
-// the gather instruction on the processors this was measured on.
+// the gather instruction on the processors this was measured on. Where four rows share their columns two activations
+// serve all eight.
 
 #if ISOGRID_WIDTH == 8
 typedef std::int8_t Eight8 __attribute__((vector_size(8), aligned(1), may_alias));
@@ -64,13 +65,27 @@ inline Vec fetch(const float* x, const std::uint16_t* at) {
 #endif
 }
 
-template <class Values>
-inline void dot(const Slice* slices, int count, const std::uint16_t* columns, const void* raw, const float* x,
-                float* out, bool first) {
+// Two of them, for four lanes each; of narrower vectors the one that is theirs.
+inline Vec fetch_quads(const float* x, const std::uint16_t* at) {
+#if ISOGRID_WIDTH == 8
+    const float a = x[at[0]];
+    const float b = x[at[1]];
+    return Vec{a, a, a, a, b, b, b, b};
+#else
+    return all(x[at[0]]);
+#endif
+}
+
+template <class Values, bool Quads>
+inline void dot(const Slice* slices, int count, const std::uint16_t* columns, const typename Values::Element* values,
+                const float* x, float* out, bool first) {
     constexpr int vectors = 8 / width;
-    const auto* values = static_cast<const typename Values::Element*>(raw);
+    constexpr int step = Quads ? 2 : 8;  // columns of eight values
+    const auto product = [=](const typename Values::Element* value, const std::uint16_t* at) {
+        return Values::read(value) * (Quads ? fetch_quads(x, at) : fetch(x, at));
+    };
     for (int s = 0; s < count; ++s) {
-        const std::uint16_t* at = columns + 8 * slices[s].begin;
+        const std::uint16_t* at = columns + step * slices[s].begin;
         const auto* value = values + 8 * slices[s].begin;
         Vec even[vectors] = {};
         Vec odd[vectors] = {};
@@ -78,14 +93,14 @@ inline void dot(const Slice* slices, int count, const std::uint16_t* columns, co
         for (; i + 2 <= slices[s].steps; i += 2) {
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; ++v) {
-                even[v] += Values::read(value + v * width) * fetch(x, at + v * width);
-                odd[v] += Values::read(value + 8 + v * width) * fetch(x, at + 8 + v * width);
+                even[v] += product(value + v * width, at + v * (step / vectors));
+                odd[v] += product(value + 8 + v * width, at + step + v * (step / vectors));
             }
-            at += 16;
+            at += 2 * step;
             value += 16;
         }
         for (int v = 0; v < vectors; ++v) {
-            if (i < slices[s].steps) even[v] += Values::read(value + v * width) * fetch(x, at + v * width);
+            if (i < slices[s].steps) even[v] += product(value + v * width, at + v * (step / vectors));
             float* to = out + 8 * s + v * width;
             const Vec sum = even[v] + odd[v];
             store(to, first ? sum : load(to) + sum);
@@ -93,19 +108,27 @@ inline void dot(const Slice* slices, int count, const std::uint16_t* columns, co
     }
 }
 
-void dot_f32(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
-             float* out, bool first) {
-    dot<F32Values>(slices, count, columns, values, x, out, first);
+template <class Values>
+inline void dot_of(const Slice* slices, int count, const std::uint16_t* columns, const void* raw, bool quads,
+                   const float* x, float* out, bool first) {
+    const auto* values = static_cast<const typename Values::Element*>(raw);
+    if (quads) return dot<Values, true>(slices, count, columns, values, x, out, first);
+    dot<Values, false>(slices, count, columns, values, x, out, first);
 }
 
-void dot_f16(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
-             float* out, bool first) {
-    dot<F16Values>(slices, count, columns, values, x, out, first);
+void dot_f32(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
+             const float* x, float* out, bool first) {
+    dot_of<F32Values>(slices, count, columns, values, quads, x, out, first);
 }
 
-void dot_int8(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
-              float* out, bool first) {
-    dot<Int8Values>(slices, count, columns, values, x, out, first);
+void dot_f16(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
+             const float* x, float* out, bool first) {
+    dot_of<F16Values>(slices, count, columns, values, quads, x, out, first);
+}
+
+void dot_int8(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
+              const float* x, float* out, bool first) {
+    dot_of<Int8Values>(slices, count, columns, values, quads, x, out, first);
 }
 
 // The rows of a column are distinct, so the order of the additions does not matter.

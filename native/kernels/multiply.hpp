@@ -161,6 +161,11 @@ inline void with_vectors(int vectors, const Body& body) {
 }
 
 void multiply(const RowBlock& block, const float* x, float* sums, int vectors, bool first) {
+    if (block.quads) {
+        const auto pitch = static_cast<std::size_t>(vectors) * width;
+        if (first) return multiply_quads(block, x, vectors, QuadSums<true>{sums, pitch});
+        return multiply_quads(block, x, vectors, QuadSums<false>{sums, pitch});
+    }
     with_vectors(vectors, [&]<int V>() {
         if (first) {
             multiply_rows<V>(block, x, IntoSums<V, true>{sums});
@@ -172,6 +177,15 @@ void multiply(const RowBlock& block, const float* x, float* sums, int vectors, b
 
 void multiply_last(const RowBlock& block, const float* x, const float* sums, int vectors, bool first,
                    const Finish& finish) {
+    if (block.quads) {
+        const auto pitch = static_cast<std::size_t>(vectors) * width;
+        if (first) {
+            if (finish.clip) return multiply_quads(block, x, vectors, QuadResult<true, true>{sums, pitch, finish});
+            return multiply_quads(block, x, vectors, QuadResult<true, false>{sums, pitch, finish});
+        }
+        if (finish.clip) return multiply_quads(block, x, vectors, QuadResult<false, true>{sums, pitch, finish});
+        return multiply_quads(block, x, vectors, QuadResult<false, false>{sums, pitch, finish});
+    }
     with_vectors(vectors, [&]<int V>() {
         if (first) {
             if (finish.clip) return multiply_rows<V>(block, x, IntoResult<V, true, true>{sums, finish});

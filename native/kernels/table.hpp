@@ -19,12 +19,16 @@ struct Run {
 
 // The nonzeros of a chunk of rows in a block of columns, in the order of the runs. An offset leads from the block's
 // activations to those that the nonzero is multiplied with, in floats.
+//
+// With `quads` a row stands for four neighbouring ones whose nonzeros share their columns: row r of the list is rows
+// 4 r to 4 r + 3 of the chunk, and each offset has four values.
 struct RowBlock {
     const Run* runs;
     int run_count;
     const std::uint8_t* rows;
     const std::uint16_t* offsets;
     const float* values;
+    bool quads;
 };
 
 // A rectangle of results on its way out of the sums: [rows][pitch], of which `columns` count.
@@ -63,7 +67,7 @@ struct Segment {
     int count;
 };
 
-// A slice of eight rows of the one-sample layout, interleaved: entry i of lane l is element 8 * i + l.
+// A slice of eight rows of the one-sample layout, interleaved: the value of entry i of lane l is element 8 * i + l.
 struct Slice {
     std::int64_t begin;  // of its entries, in steps of eight
     std::int32_t steps;
@@ -117,13 +121,14 @@ struct Kernels {
                          std::size_t stride);
     void (*activate)(float* x, std::size_t size, const Epilogue& epilogue);
 
-    // out[8 * slice + lane] (+)= the lane's dot product with x, for `count` slices.
-    void (*dot_f32)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
-                    float* out, bool first);
-    void (*dot_f16)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
-                    float* out, bool first);
-    void (*dot_int8)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, const float* x,
-                     float* out, bool first);
+    // out[8 * slice + lane] (+)= the lane's dot product with x, for `count` slices. With `quads` four lanes share a
+    // column, and a step has two.
+    void (*dot_f32)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
+                    const float* x, float* out, bool first);
+    void (*dot_f16)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
+                    const float* x, float* out, bool first);
+    void (*dot_int8)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
+                     const float* x, float* out, bool first);
     // y[row] += x * value for the entries of one column.
     void (*scatter)(const std::uint16_t* rows, const float* values, std::size_t count, float x, float* y);
 

@@ -3,6 +3,9 @@
 // A block is as many channels as fit the L1 cache with their tile of activations; a chunk as many rows as keep their
 // sums in the L2 cache. Inside a chunk and block rows are sorted by their number of nonzeros, so that the loop over
 // them has the same length again and again, which the branch predictor learns.
+//
+// Where most nonzeros of four neighbouring rows stand in the same columns (the pattern `Block(4, 1)` and its multiples)
+// these are kept together, as quads, and what is left of each row stands beside them.
 #pragma once
 
 #include <cstdint>
@@ -40,21 +43,39 @@ class Blocks {
     // Floats from one block's activations to the next one's.
     std::int64_t block_stride() const { return block_stride_; }
     std::int64_t nonzeros(int chunk) const { return chunk_nonzeros_[static_cast<std::size_t>(chunk)]; }
-    RowBlock at(int chunk, int block) const;
+    bool quads() const { return quads_; }
+    // All nonzeros of the rows or, with quads, those that four rows have in common.
+    RowBlock at(int chunk, int block) const {
+        return quads_ ? view(common_, chunk, block) : view(single_, chunk, block);
+    }
+    // With quads what is left of the rows, else nothing. Comes before the others: if there is any in the chunk, the
+    // first block has it for every row.
+    RowBlock rest(int chunk, int block) const { return quads_ ? view(single_, chunk, block) : RowBlock{}; }
 
   private:
     struct Part {
         std::size_t run, row, entry;
         int runs;
     };
+    // Lists of one kind: of rows or of quads.
+    struct Lists {
+        std::vector<Part> parts;
+        std::vector<Run> runs;
+        std::vector<std::uint8_t> row_ids;
+        std::vector<std::uint16_t> offsets;
+        std::vector<float> values;
+
+        void begin() { parts.push_back({runs.size(), row_ids.size(), offsets.size(), 0}); }
+        void add_row(int row, int count);
+        void end() { parts.back().runs = static_cast<int>(runs.size() - parts.back().run); }
+    };
+    RowBlock view(const Lists& lists, int chunk, int block) const;
     int rows_ = 0, chunk_rows_ = 0, chunks_ = 0, blocks_ = 0, channels_ = 0, block_channels_ = 0;
     std::int64_t block_stride_ = 0;
-    std::vector<Part> parts_;
+    bool quads_ = false;
+    Lists single_;
+    Lists common_;
     std::vector<std::int64_t> chunk_nonzeros_;
-    std::vector<Run> runs_;
-    std::vector<std::uint8_t> row_ids_;
-    std::vector<std::uint16_t> offsets_;
-    std::vector<float> values_;
 };
 
 // What decides how wide tiles should be. Wide ones fetch each nonzero least often; narrow ones leave room in the L1
@@ -65,10 +86,15 @@ struct TileShape {
     int phases;
     int reach;
     double nonzeros;
+    bool quads = false;
 };
 
 // What a tile of so many vectors costs, in nanoseconds of some core: only the ratios matter.
 double tile_cost(const TileShape& shape, int vectors, int lanes);
+
+// Which entries of rows [first_row, first_row + rows) stand in the same column in all of four neighbouring rows,
+// counted from the first on; none at all unless they are more than half. Throws std::bad_alloc.
+std::vector<bool> find_quads(const SparseMatrix& matrix, int first_row, int rows);
 
 // The value of entry `i` as f32, scaled.
 float value_at(const SparseMatrix& matrix, int row, std::int64_t i);

@@ -1,6 +1,9 @@
 // The one-sample layout: rows sorted by their number of nonzeros and taken eight at a time, the nonzeros of the eight
 // interleaved, so that one vector holds a nonzero of each. Shorter rows are filled up with a weight of zero that points
 // to a zero behind the activations: one that pointed to a real activation would make NaN of an infinite one.
+//
+// Where most nonzeros of four neighbouring rows stand in the same columns, these are kept apart from the others: a
+// slice of them is two such quads, and has a column for each of them only.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +23,14 @@ struct Slices {
     int panels = 0;
     int slices = 0;
     ValueType type = ValueType::f32;
-    std::vector<Slice> slice;  // [panel][slice]
-    std::vector<std::uint16_t> column;
-    std::vector<unsigned char> values;
+    // Entries of one kind; the lanes of all kinds are the same rows.
+    struct Entries {
+        std::vector<Slice> slice;  // [panel][slice]; none where the kind has no entries
+        std::vector<std::uint16_t> column;
+        std::vector<unsigned char> values;
+    };
+    Entries quads;
+    Entries single;
     std::vector<std::int32_t> row;  // of each lane of each slice; -1 where there is none
     std::vector<float> scale;       // likewise; empty unless int8
     std::vector<float> bias;        // likewise; empty without one

@@ -126,7 +126,12 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     constexpr int large = 65536;
     constexpr int many = 32;
     const bool by_rows = nonzeros > large * groups && nonzeros > std::int64_t{many} * threads * shape.channels * groups;
-    const TileShape tile{rows, shape.channels, phases, g.reach, static_cast<double>(nonzeros) / groups};
+    const TileShape tile{rows,
+                         shape.channels,
+                         phases,
+                         g.reach,
+                         static_cast<double>(nonzeros) / groups,
+                         !find_quads(matrix, 0, rows).empty()};
     double best = 0;
     for (int most = 2; most <= k.max_vectors; ++most) {
         int tiles = (all + most - 1) / most;
@@ -141,7 +146,7 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
             plan.parts = rows >= threads && (by_rows || busy > 1.25) ? threads : 1;
         }
     }
-    plan.chunk_rows = std::min(256, (rows + plan.parts - 1) / plan.parts);
+    plan.chunk_rows = std::min(256, round_up((rows + plan.parts - 1) / plan.parts, 4));
     plan.vectors = (all + plan.tiles - 1) / plan.tiles;
     plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
 

@@ -11,6 +11,7 @@
 #include "layout/blocks.hpp"
 #include "layout/canonical.hpp"
 #include "layout/slices.hpp"
+#include "operations/dots.hpp"
 #include "operations/pool.hpp"
 #include "operations/tiles.hpp"
 #include "operations/workspace.hpp"
@@ -35,13 +36,17 @@ struct Linear::State {
     Canonical weights;
     OwnedEpilogue epilogue;
     bool skip_zeros;
+    bool quads;
     std::mutex mutex;
     std::vector<std::shared_ptr<const Plan>> plans;
     std::shared_ptr<const Slices> slices;
     std::shared_ptr<const Columns> columns;
 
     State(const SparseMatrix& matrix, const Epilogue& e, bool skip)
-        : weights(matrix), epilogue(e, matrix.rows), skip_zeros(skip) {}
+        : weights(matrix),
+          epilogue(e, matrix.rows),
+          skip_zeros(skip),
+          quads(!find_quads(matrix, 0, matrix.rows).empty()) {}
 
     Status plan_for(const Kernels& k, int vectors, int chunk_rows, std::shared_ptr<const Plan>& out);
     void one_token_layouts(int threads, std::shared_ptr<const Slices>& s, std::shared_ptr<const Columns>& c);
@@ -120,7 +125,6 @@ Status Linear::State::run_columns(const Executor& executor, const Columns& layou
 Status Linear::State::run_slices(const Executor& executor, const Slices& layout, const float* x, const float* residual,
                                  float* y) {
     const Kernels& k = kernels();
-    const auto dot = layout.type == ValueType::f32 ? k.dot_f32 : layout.type == ValueType::f16 ? k.dot_f16 : k.dot_int8;
     // Rows are sorted by length, so tasks of equally many slices get shorter and shorter: several for each thread.
     const int tasks = std::max(1, std::min(layout.slices / 16, executor.threads == 1 ? 1 : 4 * executor.threads));
     return run_tasks(executor, tasks, [&](int task) noexcept {
@@ -135,8 +139,7 @@ Status Linear::State::run_slices(const Executor& executor, const Slices& layout,
             const auto width = static_cast<std::size_t>(layout.panel_width(panel));
             std::memcpy(inputs, x + std::int64_t{panel} * Slices::panel_columns, width * sizeof(float));
             inputs[width] = 0.0f;
-            dot(layout.slice.data() + std::int64_t{panel} * layout.slices + first, last - first, layout.column.data(),
-                layout.values.data(), inputs, sums, panel == 0);
+            dot(k, layout, panel, first, last - first, inputs, sums);
         }
         const auto base = static_cast<std::size_t>(first) * 8;
         const std::int32_t* const row = layout.row.data() + base;
@@ -171,7 +174,7 @@ Status Linear::State::run_many(const Executor& executor, const float* x, std::in
     const Kernels& k = kernels();
     const std::int64_t all = (tokens + k.width - 1) / k.width;
     // A power of two that the tokens fill.
-    const TileShape shape{m.rows, m.columns, 1, 0, static_cast<double>(m.column.size)};
+    const TileShape shape{m.rows, m.columns, 1, 0, static_cast<double>(m.column.size), quads};
     int vectors = 1;
     for (int wider = 2; wider <= k.max_vectors && vectors < all; wider *= 2) {
         if (2 * tile_cost(shape, vectors, k.width) >= tile_cost(shape, wider, k.width)) vectors = wider;

@@ -9,6 +9,7 @@
 #include "isogrid/linear.hpp"
 #include "isogrid/targets.hpp"
 #include "layout/slices.hpp"
+#include "operations/dots.hpp"
 #include "operations/pool.hpp"
 #include "operations/workspace.hpp"
 
@@ -91,11 +92,9 @@ struct Inputs {
 // out[r] = row r of the product, with its bias. `room` is for a panel of columns and a zero, `sums` for the lanes of
 // the slices.
 void multiply(const Kernels& k, const Slices& layout, const Inputs& inputs, float* room, float* sums, float* out) {
-    const auto dot = layout.type == ValueType::f32 ? k.dot_f32 : layout.type == ValueType::f16 ? k.dot_f16 : k.dot_int8;
     for (int panel = 0; panel < layout.panels; ++panel) {
         inputs.copy(std::int64_t{panel} * Slices::panel_columns, layout.panel_width(panel), room);
-        dot(layout.slice.data() + std::int64_t{panel} * layout.slices, layout.slices, layout.column.data(),
-            layout.values.data(), room, sums, panel == 0);
+        dot(k, layout, panel, 0, layout.slices, room, sums);
     }
     const std::int32_t* const row = layout.row.data();
     const float* const bias = layout.bias.data();

@@ -32,10 +32,16 @@ Status multiply_tile(const Kernels& k, const Blocks& blocks, int vectors, int ch
 
     const int end = blocks.blocks() - 1;
     const auto step = [&](int chunk, int block, const float* x, float* to) {
+        bool first = block == 0;
+        const RowBlock rest = blocks.rest(chunk, block);
+        if (rest.run_count > 0) {
+            k.multiply(rest, x, to, vectors, first);
+            first = false;
+        }
         if (block == end) {
-            last(chunk, blocks.at(chunk, block), x, to, block == 0);
+            last(chunk, blocks.at(chunk, block), x, to, first);
         } else {
-            k.multiply(blocks.at(chunk, block), x, to, vectors, block == 0);
+            k.multiply(blocks.at(chunk, block), x, to, vectors, first);
         }
     };
     if (blocks_outside) {

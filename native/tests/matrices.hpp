@@ -135,7 +135,8 @@ struct Weights {
     }
 };
 
-// Each weight there with probability `density`; where that is neither 0 nor 1, some rows are empty and some full.
+// Each weight there with probability `density`; where that is neither 0 nor 1, some rows are empty and some full. Rows
+// that go into fours are often alike in fours, but for a few weights.
 inline Weights random_weights(Random& random, std::int32_t rows, std::int32_t columns, double density,
                               ValueType type = ValueType::f32, Numbers numbers = Numbers::whole) {
     Weights weights;
@@ -143,11 +144,17 @@ inline Weights random_weights(Random& random, std::int32_t rows, std::int32_t co
     weights.columns = columns;
     weights.type = type;
     std::bernoulli_distribution usual(density);
+    const bool mixed = density > 0.0 && density < 1.0;
+    const bool fours = mixed && rows % 4 == 0 && chance(random, 0.7);
+    std::bernoulli_distribution odd(chance(random, 0.5) ? 0.05 : 0.0);
+    std::vector<bool> there(static_cast<std::size_t>(columns));
     for (std::int32_t r = 0; r < rows; ++r) {
-        const int kind = density > 0.0 && density < 1.0 ? between(random, 0, 19) : 2;
+        if (!fours || r % 4 == 0) {
+            const int kind = mixed ? between(random, 0, 19) : 2;
+            for (std::size_t c = 0; c < there.size(); ++c) there[c] = kind == 1 || (kind > 1 && usual(random));
+        }
         for (std::int32_t c = 0; c < columns; ++c) {
-            if (kind == 0) break;
-            if (kind == 1 || usual(random)) weights.add_entry(random, c, numbers);
+            if (there[static_cast<std::size_t>(c)] != (fours && odd(random))) weights.add_entry(random, c, numbers);
         }
         weights.end_row(random, numbers);
     }

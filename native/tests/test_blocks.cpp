@@ -47,33 +47,47 @@ Entries read_back(const Blocks& blocks, const ColumnMap& map) {
     wrong += channels == map.channels ? 0 : 1;
     for (int chunk = 0; chunk < blocks.chunks(); ++chunk) {
         std::int64_t in_chunk = 0;
+        bool rested = false;
         for (int block = 0; block < blocks.blocks(); ++block) {
-            const RowBlock part = blocks.at(chunk, block);
-            std::set<int> seen;
-            const std::uint8_t* row = part.rows;
-            const std::uint16_t* offset = part.offsets;
-            const float* value = part.values;
-            for (int r = 0; r < part.run_count; ++r) {
-                if (r > 0 && part.runs[r - 1].count >= part.runs[r].count) ++wrong;
-                wrong += part.runs[r].rows > 0 ? 0 : 1;
-                for (int i = 0; i < part.runs[r].rows; ++i, ++row) {
-                    wrong += *row < blocks.chunk_size(chunk) ? 0 : 1;
-                    wrong += seen.insert(*row).second ? 0 : 1;
-                    for (int n = 0; n < part.runs[r].count; ++n, ++offset, ++value) {
-                        const auto column = column_at.find(block * blocks.block_stride() + *offset);
-                        if (column == column_at.end()) {
-                            ++wrong;
-                            continue;
+            for (const bool rest : {true, false}) {
+                if (rest && !blocks.quads()) continue;
+                const RowBlock part = rest ? blocks.rest(chunk, block) : blocks.at(chunk, block);
+                const int lanes = part.quads ? 4 : 1;
+                wrong += part.quads == (blocks.quads() && !rest) ? 0 : 1;
+                std::set<int> seen;
+                const std::uint8_t* row = part.rows;
+                const std::uint16_t* offset = part.offsets;
+                const float* value = part.values;
+                for (int r = 0; r < part.run_count; ++r) {
+                    if (r > 0 && part.runs[r - 1].count >= part.runs[r].count) ++wrong;
+                    wrong += part.runs[r].rows > 0 ? 0 : 1;
+                    for (int i = 0; i < part.runs[r].rows; ++i, ++row) {
+                        const int first = lanes * *row;
+                        wrong += first + lanes <= blocks.chunk_size(chunk) ? 0 : 1;
+                        for (int lane = 0; lane < lanes; ++lane) wrong += seen.insert(first + lane).second ? 0 : 1;
+                        for (int n = 0; n < part.runs[r].count; ++n, ++offset) {
+                            const auto column = column_at.find(block * blocks.block_stride() + *offset);
+                            for (int lane = 0; lane < lanes; ++lane, ++value) {
+                                if (column == column_at.end()) {
+                                    ++wrong;
+                                    continue;
+                                }
+                                const std::pair place(blocks.chunk_begin(chunk) + first + lane, column->second);
+                                wrong += entries.emplace(place, static_cast<double>(*value)).second ? 0 : 1;
+                                ++in_chunk;
+                            }
                         }
-                        const std::pair place(blocks.chunk_begin(chunk) + *row, column->second);
-                        wrong += entries.emplace(place, static_cast<double>(*value)).second ? 0 : 1;
-                        ++in_chunk;
                     }
                 }
+                // What comes first sets the sums, what comes last stores the rows: all of them.
+                const bool all = static_cast<int>(seen.size()) == blocks.chunk_size(chunk);
+                if (rest ? block == 0 && !seen.empty() && !all : (block == 0 || block + 1 == blocks.blocks()) && !all) {
+                    ++wrong;
+                }
+                // A rest that comes later is added to.
+                rested = rested || (rest && block == 0 && all);
+                if (rest && !seen.empty() && !rested) ++wrong;
             }
-            // The first block sets the sums of all rows, the last one stores them.
-            const bool all = static_cast<int>(seen.size()) == blocks.chunk_size(chunk);
-            if ((block == 0 || block + 1 == blocks.blocks()) && !all) ++wrong;
         }
         wrong += in_chunk == blocks.nonzeros(chunk) ? 0 : 1;
     }
@@ -107,6 +121,26 @@ TEST_CASE("blocks: the layout holds the matrix and nothing else") {
         CHECK(blocks.chunks() == (count + chunk_rows - 1) / chunk_rows);
         CHECK(read_back(blocks, map) == entries_of(weights, first, count));
     }
+}
+
+TEST_CASE("blocks: rows that are alike in fours become quads, and no others") {
+    Random random(5);
+    const ColumnMap map{50, 8, {0}};
+    const auto layout = [&](const Weights& weights, int chunk_rows) {
+        Blocks blocks;
+        REQUIRE(Blocks::build(weights.view(), 0, weights.rows, map, chunk_rows, blocks) == Status::ok);
+        CHECK(read_back(blocks, map) == entries_of(weights, 0, weights.rows));
+        return blocks.quads();
+    };
+    CHECK(layout(random_weights(random, 16, 50, 1.0), 8));
+    CHECK_FALSE(layout(random_weights(random, 15, 50, 1.0), 8));
+    // A chunk would end within a quad.
+    CHECK_FALSE(layout(random_weights(random, 16, 50, 1.0), 6));
+    CHECK_FALSE(layout(random_weights(random, 16, 50, 0.0), 8));
+    int quads = 0;
+    for (int round = 0; round < 100; ++round) quads += layout(random_weights(random, 16, 50, 0.3), 8) ? 1 : 0;
+    CHECK(quads > 40);
+    CHECK(quads < 90);
 }
 
 TEST_CASE("blocks: matrices that need more than one of each") {

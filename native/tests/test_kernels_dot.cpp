@@ -19,7 +19,10 @@ void check_dot(const Kernels& k, const Dot& dot, const Draw& draw, const Decode&
     Random random(10);
     constexpr int columns = 65536;
     Floats x = floats(random, columns);
-    for (const bool first : {true, false}) {
+    for (const int options : {0, 1, 2, 3}) {
+        const bool first = (options & 1) != 0;
+        const bool quads = (options & 2) != 0;
+        const std::size_t together = quads ? 4 : 1;
         std::vector<Slice> slices;
         std::int64_t begin = 3;
         for (int steps = 0; steps <= 20; ++steps) {
@@ -27,8 +30,8 @@ void check_dot(const Kernels& k, const Dot& dot, const Draw& draw, const Decode&
             begin += steps + between(random, 0, 1);
         }
         begin = slices.back().begin + slices.back().steps;
-        std::vector<std::uint16_t> column(static_cast<std::size_t>(8 * begin));
-        std::vector<Element> values(column.size());
+        std::vector<Element> values(static_cast<std::size_t>(8 * begin));
+        std::vector<std::uint16_t> column(values.size() / together);
         for (std::uint16_t& c : column) c = static_cast<std::uint16_t>(between(random, 0, columns - 1));
         column.back() = columns - 1;
         for (Element& value : values) value = draw(random);
@@ -40,15 +43,16 @@ void check_dot(const Kernels& k, const Dot& dot, const Draw& draw, const Decode&
                 double sum = static_cast<double>(right[8 * s + lane]);
                 for (std::size_t i = 0; i < static_cast<std::size_t>(slices[s].steps); ++i) {
                     const std::size_t at = 8 * (static_cast<std::size_t>(slices[s].begin) + i) + lane;
-                    sum += decode(values[at]) * static_cast<double>(x[column[at]]);
+                    sum += decode(values[at]) * static_cast<double>(x[column[at / together]]);
                 }
                 right[8 * s + lane] = static_cast<float>(sum);
             }
         }
         right.push_back(untouched);
         out.push_back(untouched);
-        CAPTURE(first);
-        dot(slices.data(), static_cast<int>(slices.size()), column.data(), values.data(), x.data(), out.data(), first);
+        CAPTURE(options);
+        dot(slices.data(), static_cast<int>(slices.size()), column.data(), values.data(), quads, x.data(), out.data(),
+            first);
         CHECK(differs(out, right) == "");
     }
     CHECK(k.width <= 8);
@@ -62,7 +66,7 @@ Floats decoded(const std::vector<Element>& values, const Dot& dot) {
     const std::vector<std::uint16_t> columns(values.size(), 0);
     const float one = 1.0f;
     Floats out(values.size());
-    dot(slices.data(), static_cast<int>(slices.size()), columns.data(), values.data(), &one, out.data(), true);
+    dot(slices.data(), static_cast<int>(slices.size()), columns.data(), values.data(), false, &one, out.data(), true);
     return out;
 }
 

@@ -13,22 +13,24 @@ using namespace isogrid::tests;
 
 namespace {
 
-// Rows of 0 to 20 nonzeros, a few of each, in the order that the layout gives them: by count, the row ids mixed.
+// Rows, or quads of rows, of 0 to 20 nonzeros, a few of each, in the order that the layout gives them: by count, the
+// ids mixed.
 struct Block {
+    bool quads = false;
     int chunk_rows = 0;
     std::vector<Run> runs;
     std::vector<std::uint8_t> rows;
     std::vector<std::uint16_t> offsets;
     Floats values;
 
-    Block(Random& random, int reach, bool every_row) {
+    Block(Random& random, int reach, bool every_row, bool in_quads) : quads(in_quads) {
         std::vector<int> ids;
         for (int count = 0; count <= 20; ++count) {
             const int rows_here = between(random, 1, 3);
             runs.push_back({static_cast<std::uint16_t>(count), static_cast<std::uint16_t>(rows_here)});
             for (int entry = 0; entry < count * rows_here; ++entry) {
                 offsets.push_back(static_cast<std::uint16_t>(between(random, 0, reach)));
-                values.push_back(number(random, Numbers::whole));
+                for (int lane = 0; lane < lanes(); ++lane) values.push_back(number(random, Numbers::whole));
             }
             chunk_rows += rows_here;
         }
@@ -40,32 +42,40 @@ struct Block {
         std::iota(ids.begin(), ids.end(), 0);
         std::shuffle(ids.begin(), ids.end(), random);
         for (int i = 0; i < used; ++i) rows.push_back(static_cast<std::uint8_t>(ids[static_cast<std::size_t>(i)]));
+        chunk_rows *= lanes();
     }
+
+    int lanes() const { return quads ? 4 : 1; }
 
     RowBlock view() const {
-        return {runs.data(), static_cast<int>(runs.size()), rows.data(), offsets.data(), values.data()};
+        return {runs.data(), static_cast<int>(runs.size()), rows.data(), offsets.data(), values.data(), quads};
     }
 
-    // Calls body(row, first entry, entries).
+    // Calls body(row, first offset, offsets, lane).
     template <class Body>
     void each(const Body& body) const {
         std::size_t entry = 0;
         std::size_t at = 0;
         for (const Run& run : runs) {
-            for (int i = 0; i < run.rows; ++i, ++at, entry += run.count)
-                body(static_cast<std::size_t>(rows[at]), entry, static_cast<std::size_t>(run.count));
+            for (int i = 0; i < run.rows; ++i, ++at, entry += run.count) {
+                for (std::size_t lane = 0; lane < static_cast<std::size_t>(lanes()); ++lane) {
+                    const auto row = static_cast<std::size_t>(lanes()) * rows[at] + lane;
+                    body(row, entry, static_cast<std::size_t>(run.count), lane);
+                }
+            }
         }
     }
 
     // The sums of all rows, in double.
     std::vector<double> sums(const Floats& x, const Floats& before, int columns, bool first) const {
         std::vector<double> all(before.begin(), before.end());
-        each([&](std::size_t row, std::size_t begin, std::size_t count) {
+        each([&](std::size_t row, std::size_t begin, std::size_t count, std::size_t lane) {
             for (std::size_t c = 0; c < static_cast<std::size_t>(columns); ++c) {
                 double& sum = all[row * static_cast<std::size_t>(columns) + c];
                 if (first) sum = 0.0;
                 for (std::size_t i = begin; i < begin + count; ++i)
-                    sum += static_cast<double>(values[i]) * static_cast<double>(x[offsets[i] + c]);
+                    sum += static_cast<double>(values[static_cast<std::size_t>(lanes()) * i + lane]) *
+                           static_cast<double>(x[offsets[i] + c]);
             }
         });
         return all;
@@ -92,9 +102,9 @@ struct Tile {
     Floats sums;
 
     // Few places, so that some are not used, for wide tiles leave none out otherwise.
-    Tile(Random& random, const Kernels& k, int vectors, bool first)
+    Tile(Random& random, const Kernels& k, int vectors, bool first, bool quads)
         : columns(vectors * k.width),
-          block(random, 2000, first),
+          block(random, 2000, first, quads),
           x(floats(random, static_cast<std::size_t>(2000 + columns))),
           sums(first ? Floats(size(), not_a_number) : floats(random, size())) {
         block.poison(x, columns);
@@ -108,10 +118,11 @@ TEST_CASE("kernels: multiply makes or adds to the sums, for every width of a til
     on_every_target([](const Kernels& k) {
         Random random(1);
         for (int vectors = 1; vectors <= k.max_vectors; ++vectors) {
-            for (const bool first : {true, false}) {
+            for (const int options : {0, 1, 2, 3}) {
+                const bool first = (options & 1) != 0;
                 CAPTURE(vectors);
-                CAPTURE(first);
-                Tile tile(random, k, vectors, first);
+                CAPTURE(options);
+                Tile tile(random, k, vectors, first, (options & 2) != 0);
                 const Floats right = to_floats(tile.block.sums(tile.x, tile.sums, tile.columns, first));
                 k.multiply(tile.block.view(), tile.x.data(), tile.sums.data(), vectors, first);
                 CHECK(differs(tile.sums, right) == "");
@@ -131,7 +142,7 @@ TEST_CASE("kernels: multiply takes as many nonzeros as a block can have") {
         const Floats values(count, 1.0f);
         const Floats x(static_cast<std::size_t>(count + k.width), 2.0f);
         Floats sums(static_cast<std::size_t>(k.width), not_a_number);
-        k.multiply({&run, 1, &row, offsets.data(), values.data()}, x.data(), sums.data(), 1, true);
+        k.multiply({&run, 1, &row, offsets.data(), values.data(), false}, x.data(), sums.data(), 1, true);
         CHECK(differs(sums, Floats(sums.size(), 131070.0f)) == "");
     });
 }
@@ -140,14 +151,15 @@ TEST_CASE("kernels: multiply_last finishes the rows where they belong and writes
     on_every_target([](const Kernels& k) {
         Random random(3);
         for (int vectors = 1; vectors <= k.max_vectors; ++vectors) {
-            for (int options = 0; options < 16; ++options) {
+            for (int options = 0; options < 32; ++options) {
+                const bool quads = (options & 16) != 0;
                 const bool first = (options & 1) != 0;
                 const bool clip = (options & 8) != 0;
                 CAPTURE(vectors);
                 CAPTURE(options);
-                Tile tile(random, k, vectors, first);
+                Tile tile(random, k, vectors, first, quads);
                 // Of the last block, all rows are in some run; the tile of a middle one has rows that are not.
-                if (!first) tile.block = Block(random, 2000, true);
+                if (!first) tile.block = Block(random, 2000, true, quads);
                 tile.x = floats(random, tile.x.size());
                 tile.sums = first ? Floats(tile.size(), not_a_number) : floats(random, tile.size());
                 tile.x[tile.block.offsets.back()] = not_a_number;
