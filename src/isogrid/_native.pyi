@@ -5,7 +5,7 @@ flat C-order indices, strictly ascending, each in ``[0, size)``; they are never 
 TypeError.
 """
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -80,3 +80,50 @@ class Convolution:
     ) -> None: ...
     def output_size(self, height: int, width: int) -> tuple[int, int]: ...
     def run(self, x: int, images: int, height: int, width: int, residual: int, y: int) -> None: ...
+
+class Recurrent:
+    def __init__(
+        self,
+        cell: int,
+        reverse: bool,
+        columns: int,
+        units: int,
+        input_row_begin: npt.NDArray[np.int64],
+        input_column: npt.NDArray[np.int32],
+        input_values: npt.NDArray[Any],
+        input_scales: npt.NDArray[np.float32] | None,
+        recurrent_row_begin: npt.NDArray[np.int64],
+        recurrent_column: npt.NDArray[np.int32],
+        recurrent_values: npt.NDArray[Any],
+        recurrent_scales: npt.NDArray[np.float32] | None,
+        input_bias: npt.NDArray[np.float32] | None,
+        recurrent_bias: npt.NDArray[np.float32] | None,
+    ) -> None: ...
+    def run(
+        self,
+        x: int,
+        steps: int,
+        batch: int,
+        batch_sizes: int,
+        h: int,
+        c: int,
+        last_h: int,
+        last_c: int,
+        y: int,
+        stride: int,
+    ) -> None: ...
+
+class Embedding:
+    @overload
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        row_begin: npt.NDArray[np.int64],
+        column: npt.NDArray[np.int32],
+        values: npt.NDArray[Any],
+        scales: npt.NDArray[np.float32] | None,
+    ) -> None: ...
+    @overload
+    def __init__(self, codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32]) -> None: ...
+    def run(self, indices: int, count: int, y: int) -> None: ...

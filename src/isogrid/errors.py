@@ -70,3 +70,12 @@ class FloorNotHeldError(IsogridError):
     """The test split says that the accuracy floor is broken."""
 
     exit_code: ClassVar[int] = 3
+
+
+def first_line(problem: BaseException) -> str:
+    """What an exception of another library says, in one line and without a full stop: to be quoted in a sentence.
+
+    >>> first_line(ValueError("no such axis."))
+    'no such axis'
+    """
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0].strip().rstrip(".")

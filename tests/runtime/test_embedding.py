@@ -136,8 +136,13 @@ def test_what_does_not_fit() -> None:
         sparse.train()
 
 
-def test_a_compiled_model_calls_it_as_it_is() -> None:
+@pytest.mark.parametrize("values", ["fp32", "fp16", "int8"])
+def test_compiled_and_exported_it_is_an_operator(values: str) -> None:
     module = nn.Embedding(10, 4).requires_grad_(False)
-    sparse = SparseEmbedding.from_module(module)
-    compiled = torch.compile(lambda i: sparse(i) * 2, backend="eager")
-    assert torch.equal(compiled(torch.arange(3)), module(torch.arange(3)) * 2)
+    sparse = SparseEmbedding.from_module(module, values)
+    compiled = torch.compile(lambda i: sparse(i) * 2, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(torch.arange(3)), sparse(torch.arange(3)) * 2)
+    exported = torch.export.export(sparse, (torch.arange(3),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    assert any(node.target is torch.ops.isogrid.sparse_embedding.default for node in exported.graph.nodes)
+    for indices in (torch.arange(7), torch.zeros(1, dtype=torch.int64)):
+        assert torch.equal(exported.module()(indices), sparse(indices))

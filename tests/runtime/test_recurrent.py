@@ -323,13 +323,42 @@ def test_modules_that_do_not_fit() -> None:
         SparseGRU.from_module(nn.GRU(4, 6)).train()
 
 
-def test_a_compiled_model_calls_it_as_it_is() -> None:
-    module = dense_layers(nn.GRU, 4, 6)
-    layers = SparseGRU.from_module(module)
+@pytest.mark.parametrize(("sparse", "kind"), KINDS)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_compiled_and_exported_it_is_an_operator(sparse: Sparse, kind: type[nn.RNNBase], batch_first: bool) -> None:
+    module = dense_layers(kind, 4, 6, num_layers=2, bidirectional=True, batch_first=batch_first)
+    layers = sparse.from_module(module)
     x = torch.randn(3, 2, 4)
-    compiled = torch.compile(lambda t: layers(t)[0] * 2, backend="eager")
+    compiled = torch.compile(lambda t: layers(t)[0] * 2, backend="eager", fullgraph=True)
     with torch.no_grad():
         assert_close(compiled(x), module(x)[0] * 2)
+        exported = torch.export.export(
+            layers, (x,), dynamic_shapes=({0: torch.export.Dim("a"), 1: torch.export.Dim("b")},)
+        )
+        assert any(node.target is torch.ops.isogrid.sparse_recurrent.default for node in exported.graph.nodes)
+        for shape in ((5, 4, 4), (3, 2, 4)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(exported.module()(x), layers(x))
+            torch.testing.assert_close(layers(x), module(x), atol=1e-5, rtol=1e-4)
+
+
+def test_in_a_graph_states_and_single_samples_too() -> None:
+    module = dense_layers(nn.LSTM, 4, 6)
+    layers = SparseLSTM.from_module(module)
+    compiled = torch.compile(layers, backend="eager", fullgraph=True)
+    states = torch.randn(1, 2, 6), torch.randn(1, 2, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(torch.ones(3, 2, 4), states), layers(torch.ones(3, 2, 4), states))
+        torch.testing.assert_close(compiled(torch.ones(3, 4)), layers(torch.ones(3, 4)))
+
+
+def test_in_a_graph_a_packed_sequence_is_run_as_it_is() -> None:
+    module = dense_layers(nn.GRU, 4, 6)
+    layers = SparseGRU.from_module(module)
+    packed = nn.utils.rnn.pack_padded_sequence(torch.randn(5, 2, 4), torch.tensor([5, 3]))
+    compiled = torch.compile(lambda t: layers(t)[1] * 2, backend="eager")
+    with torch.no_grad():
+        assert_close(compiled(packed), module(packed)[1] * 2)
 
 
 @pytest.mark.parametrize(("sparse", "kind"), KINDS)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isogrid import _native
-from isogrid.errors import FormatError, MissingDependencyError, UnsupportedError, UsageError
+from isogrid.errors import FormatError, MissingDependencyError, UnsupportedError, UsageError, first_line
 from isogrid.formats.files import write_atomically
 from isogrid.formats.numbers import Values
 from isogrid.formats.onnx_weights import Source, require_onnx, shrink_weights
@@ -137,7 +137,7 @@ def verify(
         try:
             found = session.run(None, feeds)
         except Exception as problem:
-            raise FormatError(f"ONNX Runtime cannot run {os.fspath(path)}: {_first_line(problem)}.") from None
+            raise FormatError(f"ONNX Runtime cannot run {os.fspath(path)}: {first_line(problem)}.") from None
         worst = max(worst, _difference(path, found, expected))
     if worst > tolerance:
         raise FormatError(
@@ -192,7 +192,7 @@ def _trace(
         except Exception as problem:
             hint = " (if its batch size is fixed: dynamic_batch=False)" if dynamic_batch else ""
             raise UnsupportedError(
-                f"PyTorch cannot export this {type(model).__name__} to ONNX{hint}: {_first_line(problem)}."
+                f"PyTorch cannot export this {type(model).__name__} to ONNX{hint}: {first_line(problem)}."
             ) from problem
     del proto.graph.value_info[:]
     return proto
@@ -248,7 +248,7 @@ def _session(path: str | os.PathLike[str]) -> Any:
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as problem:
-        raise FormatError(f"ONNX Runtime cannot load {os.fspath(path)}: {_first_line(problem)}.") from None
+        raise FormatError(f"ONNX Runtime cannot load {os.fspath(path)}: {first_line(problem)}.") from None
 
 
 def _difference(path: str | os.PathLike[str], found: list[NDArray[Any]], expected: list[NDArray[Any]]) -> float:
@@ -313,8 +313,3 @@ def _resized(arguments: tuple[Any, ...], size: int) -> tuple[Any, ...]:
 
 def _free_batch(arguments: tuple[Any, ...], batch: Any) -> Any:
     return _mapped(arguments, lambda item: {0: batch} if isinstance(item, Tensor) else None)
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    return lines[0].strip().rstrip(".")

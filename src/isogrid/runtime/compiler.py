@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from isogrid.errors import UnsupportedError, UsageError
+from isogrid.errors import UnsupportedError, UsageError, first_line
 from isogrid.names import unknown_name
 from isogrid.runtime.body import Body
 from isogrid.runtime.matrix import VALUES, Values
@@ -171,7 +171,7 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
         with torch.no_grad():
             wanted = _run(model, args, keywords)
     except Exception as problem:
-        raise UsageError(f"The model does not run on the example: {_first_line(problem)}.") from problem
+        raise UsageError(f"The model does not run on the example: {first_line(problem)}.") from problem
     decide = by_cost(told) if tune == "model" else Stopwatch(values, told)
     compiled = _compile(model, args, keywords, wanted, dynamic_shapes, values, decide, told)
     _check_names(told, model, compiled)
@@ -195,7 +195,7 @@ def _compile(
         try:
             traced = trace(model, args, kwargs, dynamic_shapes)
         except Exception as problem:  # whatever torch.export makes of it
-            notes = [f"The model could not be traced, so its layers were replaced one by one: {_first_line(problem)}."]
+            notes = [f"The model could not be traced, so its layers were replaced one by one: {first_line(problem)}."]
             break
         scale = _scale(traced, args, kwargs)
         found = rewrite(traced.graph, decide, values, scale=scale, share=share, told=told)
@@ -255,7 +255,7 @@ def _read_choices(choices: Any) -> Mapping[str, str] | None:
         try:
             told = json.loads(Path(choices).read_text(encoding="utf-8"))
         except (OSError, ValueError) as problem:
-            raise UsageError(f"The choices in {os.fspath(choices)} cannot be read: {_first_line(problem)}.") from None
+            raise UsageError(f"The choices in {os.fspath(choices)} cannot be read: {first_line(problem)}.") from None
     if told is not None and (
         not isinstance(told, Mapping) or any(choice not in ("sparse", "dense") for choice in told.values())
     ):
@@ -347,8 +347,3 @@ def _exclude_small_sizes(compiled: Compiled, args: tuple[Any, ...], kwargs: Mapp
 def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     leaves = pytree.tree_leaves((args, dict(kwargs)))
     return ", ".join(str(tuple(leaf.shape)) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = str(problem).strip().splitlines()
-    return (lines[0] if lines else type(problem).__name__).rstrip(".")

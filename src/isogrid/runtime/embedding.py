@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isogrid import _native
 from isogrid.errors import UnsupportedError, UsageError
 from isogrid.runtime import operations
 from isogrid.runtime.matrix import SparseMatrix, Values
-
-_native: Any = import_module("isogrid._native")
-_native.find_torch_threads()
 
 
 class SparseEmbedding(nn.Module):
@@ -40,12 +38,12 @@ class SparseEmbedding(nn.Module):
         super().__init__()
         self.num_embeddings, self.embedding_dim = table.rows, table.columns
         coded = table.scales is not None and table.bytes > table.rows * table.columns + table.scales.nbytes
-        buffers = dict.fromkeys(("row_begin", "column", "values", "scales")) if coded else operations.buffers_of(table)
-        for name, buffer in buffers.items():
-            self.register_buffer(name, buffer)
-        self.register_buffer("codes", torch.from_numpy(_codes(table)) if coded else None)
+        buffers: dict[str, Tensor | None] = {"codes": None, **operations.buffers_of(table)}
         if coded:
-            self.scales = torch.from_numpy(table.scales)
+            scales = buffers["scales"]
+            buffers = {**dict.fromkeys(buffers), "codes": torch.from_numpy(_codes(table)), "scales": scales}
+        for name, buffer in buffers.items():
+            operations.register(self, name, buffer)
         self._operation: Any = None
         self.eval()
 
@@ -108,19 +106,10 @@ class SparseEmbedding(nn.Module):
         return self
 
     def _matrix(self) -> SparseMatrix:
-        assert self.row_begin is not None
-        assert self.column is not None
-        assert self.values is not None
-        return operations.matrix_of(
-            self.num_embeddings, self.embedding_dim, self.row_begin, self.column, self.values, self.scales
-        )
+        return _matrix_of(self.num_embeddings, self.embedding_dim, self._stored())
 
-    def _make(self) -> Any:
-        if self.codes is not None:
-            assert self.scales is not None
-            return _native.Embedding(self.codes.numpy(), self.scales.numpy())
-        m = self._matrix()
-        return _native.Embedding(m.rows, m.columns, m.row_begin, m.column, m.values, m.scales)
+    def _stored(self) -> list[Tensor | None]:
+        return [self.codes, self.row_begin, self.column, self.values, self.scales]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name is torch's
         """Rows by their numbers: int64 or int32 of any shape to float32 ``[*input.shape, embedding_dim]``.
@@ -129,30 +118,70 @@ class SparseEmbedding(nn.Module):
             UnsupportedError: not int64 or int32 on the CPU.
             UsageError: a number that is not that of a row.
         """
-        return _uncompiled(self, input) if torch.compiler.is_compiling() else self._forward(input)
+        return _look_up(self, input) if torch.compiler.is_compiling() else self._forward(input)
 
     def _forward(self, indices: Tensor) -> Tensor:
-        if indices.dtype not in (torch.int64, torch.int32) or indices.device.type != "cpu":
-            raise UnsupportedError(
-                f"SparseEmbedding got indices of {indices.dtype} on {indices.device}; accepted are int64 and "
-                "int32 on the CPU."
-            )
         if self._operation is None:
-            self._operation = self._make()
-        numbers = indices.to(torch.int64).contiguous()
-        y = torch.empty((*indices.shape, self.embedding_dim), dtype=torch.float32)
-        try:
-            self._operation.run(numbers.data_ptr(), numbers.numel(), y.data_ptr())
-        except ValueError:
-            low, high = (int(bound) for bound in torch.aminmax(numbers))
-            raise UsageError(
-                f"SparseEmbedding got indices from {low} to {high}; accepted are 0 to {self.num_embeddings - 1}."
-            ) from None
-        return y
+            self._operation = _make(self.num_embeddings, self.embedding_dim, self._stored())
+        return _run(self._operation, self.num_embeddings, self.embedding_dim, indices)
 
 
-# In a compiled model it is called as it is.
-_uncompiled: Any = torch.compiler.disable(SparseEmbedding._forward)
+def _matrix_of(rows: int, columns: int, stored: Sequence[Tensor | None]) -> SparseMatrix:
+    _, row_begin, column, values, scales = stored
+    assert row_begin is not None
+    assert column is not None
+    assert values is not None
+    return operations.matrix_of(rows, columns, row_begin, column, values, scales)
+
+
+def _make(rows: int, columns: int, stored: Sequence[Tensor | None]) -> _native.Embedding:
+    codes, *_, scales = stored
+    if codes is not None:
+        assert scales is not None
+        return _native.Embedding(codes.numpy(), scales.numpy())
+    m = _matrix_of(rows, columns, stored)
+    return _native.Embedding(m.rows, m.columns, m.row_begin, m.column, m.values, m.scales)
+
+
+def _run(operation: _native.Embedding, rows: int, columns: int, indices: Tensor) -> Tensor:
+    if indices.dtype not in (torch.int64, torch.int32) or indices.device.type != "cpu":
+        raise UnsupportedError(
+            f"SparseEmbedding got indices of {indices.dtype} on {indices.device}; accepted are int64 and "
+            "int32 on the CPU."
+        )
+    numbers = indices.to(torch.int64).contiguous()
+    y = torch.empty((*indices.shape, columns), dtype=torch.float32)
+    try:
+        operation.run(numbers.data_ptr(), numbers.numel(), y.data_ptr())
+    except ValueError:
+        low, high = (int(bound) for bound in torch.aminmax(numbers))
+        raise UsageError(f"SparseEmbedding got indices from {low} to {high}; accepted are 0 to {rows - 1}.") from None
+    return y
+
+
+# What `torch.compile` and `torch.export` see.
+operations.LIBRARY.define("sparse_embedding(Tensor indices, Tensor?[] stored, int rows, int columns) -> Tensor")
+
+
+def _embedding(indices: Tensor, stored: Sequence[Tensor | None], rows: int, columns: int) -> Tensor:
+    weights = next(tensor for tensor in (stored[0], stored[3]) if tensor is not None)
+    made = operations.MADE.get(weights, (rows, columns), lambda: _make(rows, columns, stored))
+    return _run(made, rows, columns, indices)
+
+
+operations.LIBRARY.impl("sparse_embedding", _embedding, "CPU")
+torch.library.register_fake(
+    "isogrid::sparse_embedding",
+    lambda indices, _stored, _rows, columns: indices.new_empty((*indices.shape, columns), dtype=torch.float32),
+    lib=operations.LIBRARY,
+)
+
+
+def _look_up(module: SparseEmbedding, indices: Tensor) -> Tensor:
+    looked_up: Tensor = torch.ops.isogrid.sparse_embedding(
+        indices, module._stored(), module.num_embeddings, module.embedding_dim
+    )
+    return looked_up
 
 
 def _codes(table: SparseMatrix) -> np.ndarray[Any, np.dtype[np.int8]]:

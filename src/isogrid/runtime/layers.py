@@ -34,8 +34,8 @@ class SparseLayer(nn.Module):
         self.rows, self.columns = matrix.rows, matrix.columns
         self.epilogue = epilogue or Epilogue()
         for name, buffer in operations.buffers_of(matrix).items():
-            self.register_buffer(name, buffer)
-        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
+            operations.register(self, name, buffer)
+        operations.register(self, "bias", None if bias is None else bias.detach().float().clone())
         self._native: Any = None
         self.eval()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isogrid import _native
 from isogrid.errors import UnsupportedError, UsageError
@@ -40,6 +40,14 @@ def buffers_of(matrix: SparseMatrix) -> dict[str, Tensor | None]:
         "values": values.view(torch.float16) if matrix.values.dtype == np.uint16 else values,
         "scales": None if matrix.scales is None else torch.from_numpy(matrix.scales),
     }
+
+
+def register(module: nn.Module, name: str, buffer: Tensor | None) -> None:
+    """A buffer of a module, or an attribute that is None: `torch.export` miscounts buffers that are None (2.13)."""
+    if buffer is None:
+        setattr(module, name, None)
+    else:
+        module.register_buffer(name, buffer)
 
 
 def make_linear(matrix: SparseMatrix, bias: Tensor | None, epilogue: Epilogue, skip_zeros: bool) -> _native.Linear:
@@ -96,7 +104,7 @@ def run_linear(operation: _native.Linear, rows: int, columns: int, x: Tensor, re
     shape = x.shape
     if not shape or shape[-1] != columns:
         raise UsageError(f"A sparse layer got an input of shape {tuple(shape)}; accepted is [..., {columns}].")
-    y = torch.empty((*shape[:-1], rows))
+    y = x.new_empty((*shape[:-1], rows))
     if residual is not None:
         residual = _checked(residual, "a residual")
     operation.run(x.data_ptr(), x.numel() // columns, _checked_residual(residual, y), y.data_ptr())
@@ -119,7 +127,7 @@ def run_convolution(
         out_height, out_width = operation.output_size(height, width)
     except ValueError as problem:
         raise UsageError(f"A sparse convolution got images of {height} x {width}: {problem}.") from None
-    y = torch.empty((images, rows, out_height, out_width))
+    y = x.new_empty((images, rows, out_height, out_width))
     if residual is not None:
         residual = _checked(residual, "a residual")
     operation.run(x.data_ptr(), images, height, width, _checked_residual(residual, y), y.data_ptr())
@@ -136,7 +144,7 @@ def run_max_pool(
         size = _native.max_pool_size(height, width, kernel, stride, padding, dilation)
     except ValueError as problem:
         raise UsageError(f"A max pooling got images of {height} x {width}: {problem}.") from None
-    y = torch.empty((images, channels, *size))
+    y = x.new_empty((images, channels, *size))
     _native.max_pool(x.data_ptr(), images * channels, height, width, kernel, stride, padding, dilation, y.data_ptr())
     return y
 
@@ -164,13 +172,13 @@ class _Made:
         return operation
 
 
-_made = _Made()
-_library = torch.library.Library("isogrid", "FRAGMENT")
-_library.define(
+MADE = _Made()
+LIBRARY = torch.library.Library("isogrid", "FRAGMENT")
+LIBRARY.define(
     "sparse_linear(Tensor x, Tensor? residual, Tensor row_begin, Tensor column, Tensor values, Tensor? scales, "
     "Tensor? bias, int rows, int columns, str activation, float low, float high, bool skip_zeros) -> Tensor"
 )
-_library.define(
+LIBRARY.define(
     "sparse_conv2d(Tensor x, Tensor? residual, Tensor row_begin, Tensor column, Tensor values, Tensor? scales, "
     "Tensor? bias, int rows, int channels, str activation, float low, float high, int groups, int[] kernel, "
     "int[] stride, int[] padding, int[] dilation) -> Tensor"
@@ -185,7 +193,7 @@ def _linear(
         matrix = matrix_of(rows, columns, row_begin, column, values, scales)
         return make_linear(matrix, bias, Epilogue(activation, low, high), skip_zeros)
 
-    operation = _made.get(values, (rows, columns, activation, low, high, skip_zeros), make)
+    operation = MADE.get(values, (rows, columns, activation, low, high, skip_zeros), make)
     return run_linear(operation, rows, columns, x, residual)
 
 
@@ -208,7 +216,7 @@ def _conv2d(
         )
 
     settings = (rows, channels, activation, low, high, groups, *kernel, *stride, *padding, *dilation)
-    operation = _made.get(values, settings, make)
+    operation = MADE.get(values, settings, make)
     return run_convolution(operation, rows, channels, x, residual)
 
 
@@ -224,7 +232,7 @@ def _conv2d_shape(
     return x.new_empty((x.shape[0], rows, size(0), size(1)))
 
 
-_library.impl("sparse_linear", _linear, "CPU")
-_library.impl("sparse_conv2d", _conv2d, "CPU")
-torch.library.register_fake("isogrid::sparse_linear", _linear_shape, lib=_library)
-torch.library.register_fake("isogrid::sparse_conv2d", _conv2d_shape, lib=_library)
+LIBRARY.impl("sparse_linear", _linear, "CPU")
+LIBRARY.impl("sparse_conv2d", _conv2d, "CPU")
+torch.library.register_fake("isogrid::sparse_linear", _linear_shape, lib=LIBRARY)
+torch.library.register_fake("isogrid::sparse_conv2d", _conv2d_shape, lib=LIBRARY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,12 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 from isogrid.errors import UnsupportedError, UsageError
 from isogrid.runtime import operations
 from isogrid.runtime.matrix import SparseMatrix, Values
+from isogrid.runtime.recurrent_operations import GRU, KINDS, LSTM, PARTS, call, make_passes, run_passes
 
-_native: Any = import_module("isogrid._native")
-_native.find_torch_threads()
-
-_PARTS = ("row_begin", "column", "values", "scales")
-_LSTM, _GRU = 0, 1
 States = tuple[Any, Any]
 """h and c of all layers and directions: tensors or None, and a GRU has no c."""
 
@@ -59,9 +54,9 @@ class _SparseRecurrent(nn.Module):
         for name in self._passes:
             for kind in ("ih", "hh"):
                 for part, buffer in operations.buffers_of(matrices[f"weight_{kind}_{name}"]).items():
-                    self.register_buffer(f"weight_{kind}_{name}_{part}", buffer)
+                    operations.register(self, f"weight_{kind}_{name}_{part}", buffer)
                 bias = None if biases is None else biases[f"bias_{kind}_{name}"].detach().float().clone()
-                self.register_buffer(f"bias_{kind}_{name}", bias)
+                operations.register(self, f"bias_{kind}_{name}", bias)
         self._operations: list[Any] | None = None
         self.eval()
 
@@ -99,7 +94,7 @@ class _SparseRecurrent(nn.Module):
         if name.startswith("weight_ih"):
             layer_0 = name.removeprefix("weight_ih_l").removesuffix("_reverse") == "0"
             columns = self.input_size if layer_0 else self.hidden_size * (2 if self.bidirectional else 1)
-        buffers = [getattr(self, f"{name}_{part}") for part in _PARTS]
+        buffers = [getattr(self, f"{name}_{part}") for part in PARTS]
         return operations.matrix_of(self._gates * self.hidden_size, columns, *buffers)
 
     @property
@@ -139,42 +134,27 @@ class _SparseRecurrent(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         return self
 
-    def _make(self, name: str) -> Any:
-        matrices = [self.matrix(f"weight_{kind}_{name}") for kind in ("ih", "hh")]
-        arrays = [array for m in matrices for array in (m.row_begin, m.column, m.values, m.scales)]
-        biases = [getattr(self, f"bias_{kind}_{name}") for kind in ("ih", "hh")]
-        return _native.Recurrent(
-            self._cell, name.endswith("_reverse"), matrices[0].columns, self.hidden_size, *arrays,
-            *(None if bias is None else bias.numpy() for bias in biases),
-        )  # fmt: skip
+    def _pass_buffers(self) -> list[Tensor | None]:
+        """Those of all passes, in the order of `recurrent_operations`."""
+        return [
+            getattr(self, name)
+            for one in self._passes
+            for kind in KINDS
+            for name in (*(f"weight_{kind}_{one}_{part}" for part in PARTS), f"bias_{kind}_{one}")
+        ]
 
     def _run(
-        self, x: Tensor, shape: tuple[int, ...], steps: int, batch: int, sizes: Tensor | None, before: States
-    ) -> tuple[Tensor, States]:
-        """All layers over contiguous tokens ``[*shape, input_size]``: the last layer's states, and all states after."""
+        self, x: Tensor, steps: int, batch: int, sizes: Tensor | None, before: States
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All layers over contiguous tokens ``[..., input_size]``: the last layer's states, and all states after."""
+        directions = 2 if self.bidirectional else 1
+        if torch.compiler.is_compiling():
+            return call(x, before, self._pass_buffers(), self._cell, self.hidden_size, directions)
         if self._operations is None:
-            self._operations = [self._make(name) for name in self._passes]
-        hidden, directions = self.hidden_size, 2 if self.bidirectional else 1
-        width = hidden * directions
-        h = x.new_empty(len(self._passes), batch, hidden)
-        c = x.new_empty(len(self._passes), batch, hidden) if self._cell == _LSTM else None
-        # A pass has its place in each of the states; the native core takes addresses, and 0 for what there is not.
-        step = 4 * batch * hidden
-        from_h, from_c = (0 if t is None else t.data_ptr() for t in before)
-        to_h, to_c = h.data_ptr(), 0 if c is None else c.data_ptr()
-        sizes_at = 0 if sizes is None else sizes.data_ptr()
-        y = x
-        for i, operation in enumerate(self._operations):
-            direction = i % directions
-            if direction == 0:
-                x, y = y, x.new_empty(*shape, width)
-                x_at, y_at = x.data_ptr(), y.data_ptr()
-            operation.run(
-                x_at, steps, batch, sizes_at, from_h, from_c, to_h, to_c, y_at + 4 * hidden * direction, width
+            self._operations = make_passes(
+                self._cell, self.input_size, self.hidden_size, directions, self._pass_buffers()
             )
-            from_h, from_c = from_h and from_h + step, from_c and from_c + step
-            to_h, to_c = to_h + step, to_c + step
-        return y, (h, c)
+        return run_passes(self._operations, self._cell, self.hidden_size, directions, x, steps, batch, sizes, before)
 
     def _checked(self, x: Any, what: str) -> Tensor:
         if not isinstance(x, Tensor):
@@ -203,7 +183,7 @@ class _SparseRecurrent(nn.Module):
         """The states before as they are needed."""
         if hx is None:
             return None, None
-        if self._cell == _GRU:
+        if self._cell == GRU:
             return self._checked_state(hx, shape, order), None
         if not isinstance(hx, (tuple, list)) or len(hx) != 2:
             raise UsageError(f"{type(self).__name__} got a state of type {type(hx).__name__}; accepted is (h_0, c_0).")
@@ -212,7 +192,7 @@ class _SparseRecurrent(nn.Module):
     def _forward(self, x: Any, hx: Any) -> tuple[Any, States]:
         """As `forward`, for both cells."""
         if isinstance(x, PackedSequence):
-            return self._forward_packed(x, hx)
+            return _uncompiled(self, x, hx) if torch.compiler.is_compiling() else self._forward_packed(x, hx)
         shape = tuple(self._checked(x, "an input").shape)
         batched = len(shape) == 3
         if not (batched or len(shape) == 2) or shape[-1] != self.input_size:
@@ -230,9 +210,13 @@ class _SparseRecurrent(nn.Module):
             raise UsageError(f"{type(self).__name__} got an input of shape {shape}; accepted is one step or more.")
         passes = len(self._passes)
         states = self._states(hx, (passes, batch, self.hidden_size) if batched else (passes, self.hidden_size))
-        y, (h, c) = self._run(x.contiguous(), (steps, batch) if batched else (steps,), steps, batch, None, states)
         if not batched:
-            return y, (h[:, 0], None if c is None else c[:, 0])
+            x = x.unsqueeze(1)
+            h, c = states
+            states = (None if h is None else h.unsqueeze(1), None if c is None else c.unsqueeze(1))
+        y, h, c = self._run(x.contiguous(), steps, batch, None, states)
+        if not batched:
+            return y[:, 0], (h[:, 0], None if c is None else c[:, 0])
         return y.transpose(0, 1) if transposed else y, (h, c)
 
     def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, States]:
@@ -244,8 +228,9 @@ class _SparseRecurrent(nn.Module):
             )
         batch = int(sizes[0])
         states = self._states(hx, (len(self._passes), batch, self.hidden_size), order)
-        y, after = self._run(data.contiguous(), shape[:1], len(sizes), batch, sizes.contiguous(), states)
-        h, c = after if back is None else (None if t is None else t.index_select(1, back) for t in after)
+        y, h, c = self._run(data.contiguous(), len(sizes), batch, sizes.contiguous(), states)
+        if back is not None:
+            h, c = h.index_select(1, back), None if c is None else c.index_select(1, back)
         return PackedSequence(y, sizes, order, back), (h, c)
 
 
@@ -260,7 +245,7 @@ class SparseGRU(_SparseRecurrent):
     True
     """
 
-    _cell = _GRU
+    _cell = GRU
     _gates = 3
     _dense = nn.GRU
 
@@ -276,7 +261,7 @@ class SparseGRU(_SparseRecurrent):
             UnsupportedError: not float32 on the CPU, or a gradient is asked for.
             UsageError: shapes that do not fit the layers, or no step.
         """
-        y, (h, _) = _uncompiled(self, input, hx) if torch.compiler.is_compiling() else self._forward(input, hx)
+        y, (h, _) = self._forward(input, hx)
         return y, h
 
 
@@ -291,7 +276,7 @@ class SparseLSTM(_SparseRecurrent):
     True
     """
 
-    _cell = _LSTM
+    _cell = LSTM
     _gates = 4
     _dense = nn.LSTM
 
@@ -306,12 +291,12 @@ class SparseLSTM(_SparseRecurrent):
             UnsupportedError: not float32 on the CPU, or a gradient is asked for.
             UsageError: shapes that do not fit the layers, or no step.
         """
-        y, (h, c) = _uncompiled(self, input, hx) if torch.compiler.is_compiling() else self._forward(input, hx)
+        y, (h, c) = self._forward(input, hx)
         return y, (h, c)
 
 
-# In a compiled model it is called as it is.
-_uncompiled: Any = torch.compiler.disable(_SparseRecurrent._forward)
+# A packed sequence has no place in a graph; in a compiled model it is called as it is.
+_uncompiled: Any = torch.compiler.disable(_SparseRecurrent._forward_packed)
 
 
 def _weights(module: nn.RNNBase) -> dict[str, Tensor]:
