@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.common.equality import TOLERANCE, check
 from benchmarks.common.machine import Neighbours
-from benchmarks.common.timing import Candidate, Ratio, Sample, race, ratio
 from benchmarks.limits import Limits
+from isogrid.runtime.timing import Candidate, Ratio, Sample, race, ratio
 
 
 class UnavailableError(Exception):

@@ -15,8 +15,8 @@ from rich.table import Table
 from benchmarks.common.contest import Judged, Result, Row
 from benchmarks.common.machine import description
 from benchmarks.common.options import RESULTS, SAVED
-from benchmarks.common.timing import Ratio
 from benchmarks.limits import Limits
+from isogrid.runtime.timing import Ratio
 
 BUSY = 0.15
 """Others take so much of the machine that no number should be believed."""

@@ -27,12 +27,12 @@ from benchmarks import limits
 from benchmarks.common import options, output
 from benchmarks.common.contest import NOT_SLOWER, Contestant, Entry, Goal, Judged, Result, Work, failure, hold
 from benchmarks.common.options import Pace
-from benchmarks.common.timing import Candidate, race, ratio
 from benchmarks.models.zoo import MASKS, MODELS, Zoo, build, count
 from benchmarks.rivals import DENSE, Example, Rival, Setting, rival
 from benchmarks.rivals.cache import forget
 from benchmarks.rivals.ours import RIVAL as ISOGRID
 from benchmarks.rivals.ours import compiled_model
+from isogrid.runtime.timing import Candidate, race, ratio
 
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 QUICK = (0.0, 0.9)

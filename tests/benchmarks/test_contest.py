@@ -18,8 +18,9 @@ from benchmarks.common.contest import CSR, NOT_SLOWER, Contestant, Entry, Goal, 
 from benchmarks.common.equality import DifferentError, check, difference
 from benchmarks.common.masks import random_mask
 from benchmarks.common.options import Pace, chosen, fractions, known, numbers
-from benchmarks.common.timing import Ratio, Sample
 from benchmarks.limits import Limits
+
+from isogrid.runtime.timing import Ratio, Sample
 
 WANTED = torch.arange(6.0).reshape(2, 3)
 DENSE = Contestant("dense", baseline=True)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from math import comb
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from benchmarks.common import timing
-from benchmarks.common.timing import Candidate, Ratio, Sample, Sweep, median_interval, quartiles, race, ratio, settle
+from isogrid.runtime import timing
+from isogrid.runtime.timing import Candidate, Ratio, Sample, Sweep, median_interval, quartiles, race, ratio, settle
 
 
 class Calls:
@@ -61,6 +57,7 @@ def test_a_turn_is_the_median_of_calls_after_one_that_does_not_count(monkeypatch
     # The first turn also finds out how many calls a turn has.
     assert calls.log == ["settle", *["a"] * 10, "settle", *["a"] * 9]
     assert samples["a"].rounds == pytest.approx([timing.TURN_SECONDS / 8] * 2)
+    assert samples["a"].calls == pytest.approx([timing.TURN_SECONDS / 8] * 16)
 
 
 def test_a_long_call_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +145,8 @@ def test_a_sweep_touches_all_of_its_buffer() -> None:
     sweep()
     assert (sweep._buffer == 2).all()
     assert sweep._buffer.nbytes == 1 << 16
+
+
+def test_percentiles_are_those_of_all_calls() -> None:
+    assert Sample((9.0,), tuple(float(n) for n in range(101))).percentile(90) == 90.0
+    assert Sample((9.0,)).percentile(90) == 9.0

@@ -12,6 +12,7 @@ from isogrid.errors import MissingDependencyError
 from isogrid.formats.files import write_atomically
 from isogrid.report import figures, selection, wording
 from isogrid.report.data import ReportData
+from isogrid.units import size
 
 try:
     import jinja2
@@ -103,7 +104,7 @@ def _environment(data: ReportData) -> jinja2.Environment:
     scale = wording.scale(data)
     written: dict[str, Callable[..., str]] = {
         "share": wording.share,
-        "size": wording.size,
+        "size": size,
         "whole": wording.whole,
         "times": wording.times,
         "duration": wording.duration,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from isogrid.report import selection, wording
 from isogrid.report.data import ReportData
+from isogrid.units import size
 
 _MOST_POINTS = 12
 _MOST_LAYERS = 16
@@ -69,7 +70,7 @@ def _comparison(data: ReportData, plain: bool) -> Table:
         ("nonzeros", wording.whole(dense.nonzeros), wording.whole(balance.nonzeros),
          f"{wording.times(dense.nonzeros / max(balance.nonzeros, 1))}x fewer"),
         ("weights stored as", dense.precision, balance.precision, ""),
-        ("bytes", wording.size(dense.bytes), wording.size(balance.bytes),
+        ("bytes", size(dense.bytes), size(balance.bytes),
          f"{wording.times(data.compression)}x smaller"),
     )  # fmt: skip
     for row in rows:
@@ -105,7 +106,7 @@ def _frontier(data: ReportData, plain: bool) -> Table:
             point.precision,
             wording.whole(point.nonzeros),
             written.value(point.metric),
-            wording.size(point.bytes),
+            size(point.bytes),
             "holds" if point.holds else "broken",
         )
         table.add_row(

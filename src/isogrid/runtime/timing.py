@@ -40,14 +40,27 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of a call, one number a round."""
+    """Seconds of a call: the median of each round, and every call that was timed.
+
+    >>> Sample((5.0, 1.0, 3.0)).median
+    3.0
+    """
 
     rounds: tuple[float, ...]
+    calls: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
         """The middle one."""
         return statistics.median(self.rounds)
+
+    def percentile(self, percent: float) -> float:
+        """Of all calls, the one that this share of them does not exceed.
+
+        >>> Sample((2.0,), (1.0, 2.0, 3.0)).percentile(50)
+        2.0
+        """
+        return float(np.percentile(self.calls or self.rounds, percent))
 
     @property
     def quartiles(self) -> tuple[float, float]:
@@ -68,7 +81,11 @@ class Ratio:
 
 
 def quartiles(numbers: Sequence[float]) -> tuple[float, float]:
-    """The lower and the upper one; of a single number, itself."""
+    """The lower and the upper one; of a single number, itself.
+
+    >>> quartiles([1.0, 2.0, 3.0])
+    (1.5, 2.5)
+    """
     if len(numbers) == 1:
         return numbers[0], numbers[0]
     low, _, high = statistics.quantiles(numbers, n=4, method="inclusive")
@@ -81,6 +98,9 @@ def median_interval(numbers: Sequence[float], confidence: float = 0.95) -> tuple
     It goes from the k-th smallest to the k-th largest: the median lies outside only if fewer than k numbers fall on one
     side of it, and sides are drawn like coins.  Of five numbers even the smallest and the largest do not reach 95 %;
     they are given then.
+
+    >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
+    (2.0, 8.0)
     """
     ordered = sorted(numbers)
     n = len(ordered)
@@ -95,7 +115,11 @@ def median_interval(numbers: Sequence[float], confidence: float = 0.95) -> tuple
 
 
 def ratio(slow: Sample, fast: Sample) -> Ratio:
-    """How many times faster `fast` is, from two samples of one race."""
+    """How many times faster `fast` is, from two samples of one race.
+
+    >>> ratio(Sample((2.0, 20.0, 2.0)), Sample((1.0, 10.0, 1.0))).median
+    2.0
+    """
     ratios = [a / b for a, b in zip(slow.rounds, fast.rounds, strict=True)]
     return Ratio(statistics.median(ratios), *median_interval(ratios))
 
@@ -158,11 +182,16 @@ def race(
     Rounds are run until the seconds are over, but at least and at most as many as are named.  A turn begins with a call
     that is not counted, which finds cold caches and sleeping threads whoever came before; with `cold`, it is one call
     after a sweep of the caches instead.  `set_threads` is told the threads of each candidate before its turn.
+
+    >>> samples = race({"sleep": Candidate(lambda: time.sleep(0.001))}, seconds=0.0, least_rounds=2)
+    >>> len(samples["sleep"].rounds)
+    2
     """
     sweep = Sweep() if cold else None
     order = list(candidates)
     shuffle = random.Random(seed).shuffle  # noqa: S311 - only an order
     taken: dict[Key, list[float]] = {key: [] for key in candidates}
+    every: dict[Key, list[float]] = {key: [] for key in candidates}
     calls: dict[Key, int] = {}
 
     def turn(key: Key) -> float:
@@ -172,7 +201,8 @@ def race(
         settle()
         if sweep is not None:
             sweep()
-            return _timed(candidate.call)
+            every[key].append(_timed(candidate.call))
+            return every[key][-1]
         count = calls.get(key)
         if count is None:  # the first turn finds out how long a call takes; its first call may still set things up
             candidate.call()
@@ -182,7 +212,9 @@ def race(
             )
         elif count:
             candidate.call()
-        return statistics.median(_timed(candidate.call) for _ in range(max(count, 1)))
+        times = [_timed(candidate.call) for _ in range(max(count, 1))]
+        every[key] += times
+        return statistics.median(times)
 
     with no_collector():
         begun = time.perf_counter()
@@ -192,4 +224,4 @@ def race(
             shuffle(order)
             for key in order:
                 taken[key].append(turn(key))
-    return {key: Sample(tuple(times)) for key, times in taken.items()}
+    return {key: Sample(tuple(times), tuple(every[key])) for key, times in taken.items()}

@@ -15,6 +15,7 @@ from isogrid.metrics import Metric
 from isogrid.report import wording
 from isogrid.report.data import Point, ReportData
 from isogrid.report.figures.canvas import TEXT, Canvas, canvas, ink, note
+from isogrid.units import size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def bytes_curve(data: ReportData, width: int) -> str:
     sizes = [max(point.bytes, 1) for point in data.points] or [1]
     decades = range(math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes))) + 1)
     marks = [step * 10**decade for decade in decades for step in (1, 2, 5)]
-    ticks = [(-math.log10(mark), wording.size(mark).replace(".0 ", " ")) for mark in reversed(marks)]
+    ticks = [(-math.log10(mark), size(mark).replace(".0 ", " ")) for mark in reversed(marks)]
     with canvas(width, _height(width)) as sheet:
         return _curve(
             sheet,
@@ -253,7 +254,7 @@ def _draw_balance_point(
 ) -> None:
     x, y = place(chosen), chosen.metric
     axes.plot([x], [y], "o", markersize=17, markerfacecolor="none", markeredgecolor=ink("accent"), markeredgewidth=2)
-    lines = ("balance point", f"{wording.share(chosen.sparsity)}, {chosen.precision}", wording.size(chosen.bytes))
+    lines = ("balance point", f"{wording.share(chosen.sparsity)}, {chosen.precision}", size(chosen.bytes))
     wide, tall = 8.4 * max(map(len, lines)), 1.3 * TEXT * len(lines)
     ring = _pixels(sheet, axes, x, y)
     markers = [_pixels(sheet, axes, place(point), point.metric) for point in drawn]
@@ -320,7 +321,7 @@ def _tip(scale: wording.Scale, point: Point) -> str:
         f"{wording.share(point.sparsity)} sparse",
         point.precision,
     )
-    return ", ".join((*parts, wording.size(point.bytes)))
+    return ", ".join((*parts, size(point.bytes)))
 
 
 def _summary(data: ReportData) -> str:

@@ -1,0 +1,17 @@
+"""Numbers with their units, as people read them."""
+
+from __future__ import annotations
+
+
+def size(count: float) -> str:
+    """Write a number of bytes in decimal units.
+
+    >>> size(0), size(999), size(30_412), size(4_200_000_000)
+    ('0 B', '999 B', '30.4 kB', '4.2 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        # 999.95 would be written 1000.0
+        if abs(count) < 999.95 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
