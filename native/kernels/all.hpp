@@ -41,7 +41,6 @@ constexpr Kernels table = {
     .slide = slide,
     .slide_max = slide_max,
     .pack_tokens = pack_tokens,
-    .pack_window = pack_window,
     .pack_planes = pack_planes,
     .store_rows = store_rows,
     .store_tokens = store_tokens,

@@ -31,6 +31,27 @@ void pack_tokens(const float* x, std::size_t stride, int tokens, int features, f
 // The low half of a vector of eight lanes, or a whole one of four: for rows shorter than a vector.
 typedef float LooseHalf __attribute__((vector_size(16), aligned(4), may_alias));
 
+// Every second of eight or sixteen floats. `Last` reads one fewer: what follows the last of them need not exist.
+template <bool Last>
+inline Vec evens(const float* p) {
+    const Vec a = load(p);
+    const Vec b = load(p + width - (Last ? 1 : 0));
+#if ISOGRID_WIDTH == 8
+    if constexpr (Last) return __builtin_shufflevector(a, b, 0, 2, 4, 6, 9, 11, 13, 15);
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+    if constexpr (Last) return __builtin_shufflevector(a, b, 0, 2, 5, 7);
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+#endif
+}
+
+// Of a row's last four.
+inline LooseHalf last_evens(const float* p) {
+    const LooseHalf a = *reinterpret_cast<const LooseHalf*>(p);
+    const LooseHalf b = *reinterpret_cast<const LooseHalf*>(p + 3);
+    return __builtin_shufflevector(a, b, 0, 2, 5, 7);
+}
+
 // Few elements, and the last of many, are copied twice rather than one by one.
 inline void copy(const float* from, int step, int count, float* to) {
     int i = 0;
@@ -48,15 +69,17 @@ inline void copy(const float* from, int step, int count, float* to) {
             return;
         }
     } else if (step == 2) {
-        // One fewer, for the last vector would read past the last element by one.
-        for (; i + width < count; i += width) {
-            const Vec a = load(from + 2 * i);
-            const Vec b = load(from + 2 * i + width);
-#if ISOGRID_WIDTH == 8
-            store(to + i, __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14));
-#else
-            store(to + i, __builtin_shufflevector(a, b, 0, 2, 4, 6));
-#endif
+        if (count >= width) {
+            for (; i + width < count; i += width) store(to + i, evens<false>(from + 2 * i));
+            store(to + count - width, evens<true>(from + 2 * (count - width)));
+            return;
+        }
+        if (count >= 4) {
+            const LooseHalf first = last_evens(from);
+            const LooseHalf last = last_evens(from + 2 * (count - 4));
+            *reinterpret_cast<LooseHalf*>(to) = first;
+            *reinterpret_cast<LooseHalf*>(to + count - 4) = last;
+            return;
         }
     }
     for (; i < count; ++i) to[i] = from[i * step];
@@ -66,31 +89,6 @@ inline void clear(float* to, int count, float fill = 0.0f) {
     int i = 0;
     for (; i + width <= count; i += width) store(to + i, all(fill));
     for (; i < count; ++i) to[i] = fill;
-}
-
-void pack_window(const float* plane, int image_width, int stride_y, int stride_x, const Phase& phase, int pitch,
-                 int first, int length, float* out) {
-    // Row and column of the first position; `first` may be negative.
-    int row = first >= 0 ? first / pitch : -((-first + pitch - 1) / pitch);
-    int column = first - row * pitch;
-    int done = 0;
-    while (done < length) {
-        const int left = length - done;
-        const int here = pitch - column < left ? pitch - column : left;
-        int valid = 0;
-        if (row >= 0 && row < phase.height && column < phase.width) {
-            valid = phase.width - column < here ? phase.width - column : here;
-            const std::size_t y = static_cast<std::size_t>(row) * static_cast<std::size_t>(stride_y) +
-                                  static_cast<std::size_t>(phase.first_row);
-            const float* from =
-                plane + y * static_cast<std::size_t>(image_width) + phase.first_column + column * stride_x;
-            copy(from, stride_x, valid, out + done);
-        }
-        clear(out + done + valid, here - valid);
-        done += here;
-        column = 0;
-        ++row;
-    }
 }
 
 void pack_planes(const float* planes, std::size_t plane, std::size_t channels, const Segment* segments, int count,

@@ -104,10 +104,6 @@ struct Kernels {
     // [tokens][stride] to [features][pitch], `padded` columns of it, zero beyond `tokens`.
     void (*pack_tokens)(const float* x, std::size_t stride, int tokens, int features, float* out, int pitch,
                         int padded);
-    // A window of one plane: out[i] = position first + i, for i in [0, length).
-    void (*pack_window)(const float* plane, int image_width, int stride_y, int stride_x, const Phase& phase, int pitch,
-                        int first, int length, float* out);
-
     // Windows of neighbouring planes, all cut alike: plane c from planes + c * plane to out + c * window. Elements of a
     // segment lie `step` floats apart in the plane.
     void (*pack_planes)(const float* planes, std::size_t plane, std::size_t channels, const Segment* segments,

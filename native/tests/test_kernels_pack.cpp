@@ -43,42 +43,6 @@ TEST_CASE("kernels: pack_tokens turns any number of tokens and features into a t
     });
 }
 
-TEST_CASE("kernels: pack_window reads any window of any phase of a plane") {
-    on_every_target([](const Kernels& k) {
-        Random random(6);
-        for (int round = 0; round < 4000; ++round) {
-            const int stride_y = between(random, 1, 4);
-            const int stride_x = between(random, 1, 4);
-            const int height = between(random, 1, 9);
-            const int width = chance(random, 0.3) ? between(random, 30, 90) : between(random, 1, 20);
-            const Phase phase = [&] {
-                const int row = between(random, 0, stride_y - 1);
-                const int column = between(random, 0, stride_x - 1);
-                // A plane that a phase misses has no rows or no columns.
-                return Phase{row, column, row < height ? (height - row + stride_y - 1) / stride_y : 0,
-                             column < width ? (width - column + stride_x - 1) / stride_x : 0};
-            }();
-            const int pitch = std::max(1, phase.width + between(random, 0, 12));
-            const int first = between(random, -3 * pitch - 1, (phase.height + 1) * pitch);
-            const int length = between(random, 0, 4 * pitch + 40);
-            CAPTURE(round);
-            const Floats plane = floats(random, static_cast<std::size_t>(height * width));
-            Floats right;
-            for (int f = first; f < first + length; ++f) {
-                const int row = static_cast<int>(std::floor(static_cast<double>(f) / pitch));
-                const int column = f - row * pitch;
-                const bool there = row >= 0 && row < phase.height && column < phase.width;
-                const int at = (phase.first_row + row * stride_y) * width + phase.first_column + column * stride_x;
-                right.push_back(there ? plane[static_cast<std::size_t>(at)] : 0.0f);
-            }
-            right.push_back(untouched);
-            Floats out(right.size(), untouched);
-            k.pack_window(plane.data(), width, stride_y, stride_x, phase, pitch, first, length, out.data());
-            CHECK(differs(out, right) == "");
-        }
-    });
-}
-
 TEST_CASE("kernels: pack_planes cuts neighbouring planes alike") {
     on_every_target([](const Kernels& k) {
         Random random(7);
