@@ -9,6 +9,8 @@ BIN := .venv/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 BASE := .venv-base/bin/python
+ORT := .venv-ort/bin/python
+OLDEST_ORT := 1.17.3
 
 NATIVE_SOURCES := CMakeLists.txt $(shell find native -name tests -prune -o -type f -print)
 CXX_FILES = $(shell find native -name '*.cpp' -o -name '*.hpp')
@@ -20,11 +22,11 @@ BASE_TESTS := tests/base tests/test_init.py tests/test_native.py tests/test_name
 
 export PIP_NO_WARN_SCRIPT_LOCATION := 1
 # The models here are small: a second thread costs more than it brings, and one gives the same bits everywhere.
-test test-slow test-base bench: export OMP_NUM_THREADS ?= 1
+test test-slow test-base test-ort-oldest bench: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
 .PHONY: help venv native demo bench test test-slow test-all test-base native-test native-test-threads \
-    native-test-arm native-test-plain lint lint-style lint-format lint-types lint-layers lint-native format docs clean FORCE
+    native-test-arm native-test-plain test-ort-oldest fuzz lint lint-style lint-format lint-types lint-layers lint-native format docs clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 22
@@ -70,19 +72,34 @@ test: venv native-test-plain ## all tests but the slow ones, the examples in doc
 test-slow: venv ## only the slow tests
 	$(PY) -m pytest -m slow tests
 
-test-all: test test-slow test-base native-test native-test-threads native-test-arm ## everything
+test-all: test test-slow test-base test-ort-oldest native-test native-test-threads native-test-arm ## everything
 
 # The wheel as a user gets it, in an environment of its own that has no PyTorch.
 test-base: .venv-base/.wheel ## the base package without PyTorch
 	$(BASE) -m pytest $(BASE_TESTS)
 	$(BASE) scripts/time-import
 
-.venv-base/.wheel: build/.native $(PACKAGE_FILES)
-	rm -rf build/wheels
-	$(PIP) wheel --quiet --no-deps --no-build-isolation -C build-dir=build/wheel -w build/wheels .
+.venv-base/.wheel: build/.wheel
 	[ -e $(BASE) ] || $(PY) -m venv --without-pip .venv-base
 	$(PIP) --python $(BASE) install --quiet -c constraints.txt --group test build/wheels/*.whl
 	$(PIP) --python $(BASE) install --quiet --no-deps --force-reinstall build/wheels/*.whl
+	@touch $@
+
+build/.wheel: build/.native $(PACKAGE_FILES)
+	rm -rf build/wheels
+	$(PIP) wheel --quiet --no-deps --no-build-isolation -C build-dir=build/wheel -w build/wheels .
+	@touch $@
+
+# The newest runtime is the one of .venv. This one is from a time before numpy 2, and has wheels up to Python 3.12.
+test-ort-oldest: .venv-ort/.wheel ## the operators in the oldest ONNX Runtime that they accept
+	$(ORT) -m pytest -m "not slow" tests/runtime/test_library.py tests/runtime/test_onnxruntime_*.py
+
+.venv-ort/.wheel: build/.wheel
+	[ -e $(ORT) ] || $(PY) -m venv --without-pip .venv-ort
+	grep -v -E '^(numpy|onnxruntime|ml[-_]dtypes)==' constraints.txt > build/constraints-ort.txt
+	$(PIP) --python $(ORT) install --quiet -c build/constraints-ort.txt --group test \
+	    'numpy<2' onnx onnxruntime==$(OLDEST_ORT) build/wheels/*.whl
+	$(PIP) --python $(ORT) install --quiet --no-deps --force-reinstall build/wheels/*.whl
 	@touch $@
 
 native-test: NATIVE_BUILD := build/native-sanitized
@@ -90,6 +107,14 @@ native-test: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=Debug -DISOGRID_SANITIZE=addre
 native-test: .venv/.tools ## the native tests under the address and undefined-behaviour sanitizers
 	@PYTHON=$(PYTHON) scripts/check-system tests
 	$(run-native-tests)
+
+MINUTES := 10
+fuzz: NATIVE_BUILD := build/native-sanitized
+fuzz: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=Debug -DISOGRID_SANITIZE=address,undefined
+fuzz: .venv/.tools ## damaged packed weights under the sanitizers, for MINUTES=10
+	@PYTHON=$(PYTHON) scripts/check-system tests
+	$(configure-native-tests) && $(BIN)/cmake --build $(NATIVE_BUILD) --target isogrid_fuzz
+	$(NATIVE_BUILD)/native/tests/isogrid_fuzz $(MINUTES) $(SEED)
 
 native-test-threads: NATIVE_BUILD := build/native-threads
 native-test-threads: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DISOGRID_SANITIZE=thread
@@ -112,9 +137,13 @@ native-test-plain: .venv/.tools
 	@if PYTHON=$(PYTHON) scripts/check-system tests; then $(run-native-tests); \
 	else echo "The native tests do not run here for want of the above."; fi
 
-define run-native-tests
+define configure-native-tests
 $(BIN)/cmake -S . -B $(NATIVE_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja --log-level=WARNING \
-    -DISOGRID_PYTHON=OFF -DISOGRID_TESTS=ON -DISOGRID_DEV=ON $(NATIVE_OPTIONS) && \
+    -DISOGRID_PYTHON=OFF -DISOGRID_TESTS=ON -DISOGRID_DEV=ON $(NATIVE_OPTIONS)
+endef
+
+define run-native-tests
+$(configure-native-tests) && \
 $(BIN)/cmake --build $(NATIVE_BUILD) && $(BIN)/ctest --test-dir $(NATIVE_BUILD) --output-on-failure --no-tests=error
 endef
 
@@ -140,4 +169,4 @@ docs: venv ## build the documentation in site/
 	$(BIN)/mkdocs build --strict
 
 clean: ## remove all that was built, but not the runs
-	rm -rf .venv .venv-base build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-base .venv-ort build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -62,6 +62,30 @@ const char* message(Status status) noexcept {
             return "batch sizes must begin with the number of samples, never rise, and be at least 1";
         case Status::index_out_of_range:
             return "an index does not lie in [0, rows of the table)";
+        case Status::no_packed_header:
+            return "packed weights must begin with the 32 bytes of their header, and these with 'isogrid'";
+        case Status::unknown_packed_version:
+            return "the version of the packed weights is not 1";
+        case Status::unknown_packing:
+            return "the packed weights say that they hold numbers or positions of an unknown kind";
+        case Status::packed_too_short:
+            return "the packed weights are shorter than their header says";
+        case Status::packed_too_long:
+            return "the packed weights are longer than their header says";
+        case Status::too_many_empty_rows:
+            return "packed weights of more than 2**20 rows must have a byte for each 64 of them";
+        case Status::wrong_scale:
+            return "a scale is not a finite positive number of at least 2**-126";
+        case Status::wrong_code:
+            return "an int8 value is -128, and codes go from -127 to 127";
+        case Status::value_not_finite:
+            return "a stored value is not finite";
+        case Status::stored_zero:
+            return "a stored value is zero, and only nonzeros are stored";
+        case Status::wrong_nonzeros:
+            return "the number of nonzeros is not the one that the header says";
+        case Status::not_a_table:
+            return "the packed weights are not int8 values that are stored dense";
     }
     return "unknown status";
 }

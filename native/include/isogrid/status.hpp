@@ -34,6 +34,18 @@ enum class Status {
     mixed_types,
     wrong_batch_sizes,
     index_out_of_range,
+    no_packed_header,
+    unknown_packed_version,
+    unknown_packing,
+    packed_too_short,
+    packed_too_long,
+    too_many_empty_rows,
+    wrong_scale,
+    wrong_code,
+    value_not_finite,
+    stored_zero,
+    wrong_nonzeros,
+    not_a_table,
 };
 
 // One English sentence without a full stop, for the host's own exception. Static storage.
