@@ -98,11 +98,13 @@ def test_version(run: Run) -> None:
 def test_without_a_command_it_shows_its_help(run: Run) -> None:
     code, out, err = run()
     assert code == 2
-    for command in ("optimize", "inspect", "report", "tasks", "methods", "info"):
+    for command in ("optimize", "inspect", "report", "tasks", "methods", "pack", "unpack", "info"):
         assert command in out + err
 
 
-@pytest.mark.parametrize("command", [[], ["optimize"], ["inspect"], ["report"], ["tasks"], ["methods"], ["info"]])
+@pytest.mark.parametrize(
+    "command", [[], ["optimize"], ["inspect"], ["report"], ["tasks"], ["methods"], ["pack"], ["unpack"], ["info"]]
+)
 def test_help_fits_80_columns_and_explains_everything(run: Run, command: list[str]) -> None:
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")

@@ -10,7 +10,8 @@ One definition holds everywhere in the package, in reports and in files:
 
 Files written by `isogrid.save` say what their targets are, so that counting gives the numbers of the model they were
 made from.  In other safetensors files every floating point tensor of two axes or more counts as a target; in ONNX files
-the operators tell (`isogrid.formats.onnx_reading`), and an exporter may have folded parameters into others.
+the operators tell (`isogrid.formats.onnx_reading`), and an exporter, or `isogrid pack`, may have folded parameters into
+others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Inspection:
         layers: every parameter, in the order of the file.
         bytes: of the file.
         result: for a run directory the contents of its ``result.json``, else None.
+        provenance: what an ONNX file says of how Isogrid made it.
     """
 
     path: Path
@@ -74,6 +76,7 @@ class Inspection:
     layers: tuple[LayerInspection, ...]
     bytes: int
     result: dict[str, Any] | None = None
+    provenance: dict[str, str] = field(default_factory=dict)
 
     @property
     def sparsity(self) -> float:
@@ -97,11 +100,11 @@ class Inspection:
         return sum(layer.parameters for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data; ``result`` only where there is one.
+        """All of it as plain data; ``result`` and ``provenance`` only where there are any.
 
         A layer's ``sparsity_of_model`` is what it brings to that of the whole: its zeros as a share of all parameters.
         """
-        plain = {
+        plain: dict[str, Any] = {
             "path": str(self.path),
             "format": self.format,
             "sparsity": self.sparsity,
@@ -126,6 +129,8 @@ class Inspection:
                 for layer in self.layers
             ],
         }
+        if self.provenance:
+            plain["provenance"] = self.provenance
         return plain if self.result is None else {**plain, "result": self.result}
 
 
@@ -153,7 +158,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         return _inspect_safetensors(path)
     if path.suffix == ".onnx":
         contents = read_onnx(path)
-        return Inspection(path, "onnx", tuple(map(_layer, contents.weights)), contents.bytes)
+        return Inspection(path, "onnx", tuple(map(_layer, contents.weights)), contents.bytes, None, contents.notes)
     if not path.exists():
         raise UsageError(f"{path} does not exist; accepted are .safetensors and .onnx files and run directories.")
     raise UsageError(f"{path} is of no known kind; accepted are .safetensors and .onnx files and run directories.")

@@ -10,7 +10,9 @@ from torch import nn
 from isogrid.errors import FormatError, UsageError
 from isogrid.formats.onnx import export
 from isogrid.formats.onnx_reading import read_onnx
+from isogrid.formats.packed import pack_matrix
 from isogrid.formats.roles import Role
+from isogrid.formats.sparse import SparseTensor
 
 
 def write(path, nodes, initializers=(), sparse=()):
@@ -166,3 +168,51 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(FormatError, match="empty"):
         read_onnx(tmp_path / "empty.onnx")
+
+
+def packed(tmp_path, nodes, matrices):
+    """A packed model as a file: uint8 initializers of one axis, and operators of the domain isogrid."""
+    tensors = [
+        numpy_helper.from_array(np.frombuffer(pack_matrix(SparseTensor.from_dense(array, values)), np.uint8), name)
+        for name, (array, values) in matrices.items()
+    ]
+    return write(tmp_path / "p.onnx", nodes, tensors)
+
+
+def test_packed_weights_count_as_what_they_hold(tmp_path):
+    nodes = [
+        helper.make_node("SparseLinear", ["x", "fc.packed"], ["a"], domain="isogrid", rows=4),
+        helper.make_node("SparseConv", ["a", "dw.packed"], ["b"], domain="isogrid", rows=4, group=4, kernel_shape=[3]),
+        helper.make_node("SparseGather", ["table.packed", "b"], ["y"], domain="isogrid", columns=3),
+    ]
+    full = np.ones((4, 3), np.float32)
+    path = packed(
+        tmp_path, nodes, {"fc.packed": (np.eye(4), "int8"), "dw.packed": (full, "fp32"), "table.packed": (full, "fp16")}
+    )
+    found = {w.name: (w.shape, w.role, w.values, w.nonzeros) for w in read_onnx(path).weights}
+    assert found == {
+        "fc": ((4, 4), Role.TARGET, "int8", 4),
+        "dw": ((4, 3), Role.PARAMETER, "fp32", 12),
+        "table": ((4, 3), Role.PARAMETER, "fp16", 12),
+    }
+
+
+def test_a_damaged_packed_weight_is_refused(tmp_path):
+    nodes = [helper.make_node("SparseLinear", ["x", "w"], ["y"], domain="isogrid", rows=4)]
+    path = write(tmp_path / "p.onnx", nodes, [numpy_helper.from_array(np.zeros(40, np.uint8), "w")])
+    with pytest.raises(FormatError, match="packed matrix cannot be read"):
+        read_onnx(path)
+
+
+def test_other_bytes_are_no_weights(tmp_path):
+    nodes = [helper.make_node("Mul", ["x", "image"], ["y"])]
+    path = write(tmp_path / "p.onnx", nodes, [numpy_helper.from_array(np.zeros(40, np.uint8), "image")])
+    assert read_onnx(path).weights == ()
+
+
+def test_only_notes_of_the_package_are_given(tmp_path):
+    path = write(tmp_path / "m.onnx", MATMUL, [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")])
+    model = onnx.load(path)
+    helper.set_model_props(model, {"isogrid.version": "1", "author": "someone"})
+    onnx.save(model, path)
+    assert read_onnx(path).notes == {"isogrid.version": "1"}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from isogrid.errors import FormatError, UsageError
 from isogrid.formats.onnx_weights import require_onnx
+from isogrid.formats.packed import unpack_matrix
 from isogrid.formats.roles import Role
 from isogrid.formats.sparse import MAX_SIZE
 
@@ -50,6 +51,15 @@ _WEIGHT_INPUTS = {
     "QLinearMatMul": (0, 3),
     "RNN": (1, 2),
 }
+# Where the operators of packed models take theirs (docs/decisions/0009-packed-onnx.md).
+_PACKED_INPUTS = {
+    "SparseConv": (1,),
+    "SparseGRU": (1, 2, 3, 4),
+    "SparseGather": (0,),
+    "SparseLSTM": (1, 2, 3, 4),
+    "SparseLinear": (1,),
+}
+_DOMAIN = "isogrid"
 # Inputs that are settings of an operator and no parameters, whatever their type.
 _SETTINGS = {
     "BatchNormalization": (3, 4),
@@ -86,21 +96,27 @@ class GraphWeight:
 
 @dataclass(frozen=True)
 class OnnxContents:
-    """The parameters of a file in the order in which it lists them, and its bytes with those of external data."""
+    """What `read_onnx` finds.
+
+    Attributes:
+        weights: the parameters in the order in which the file lists them.
+        bytes: of the file, with those of external data.
+        notes: what Isogrid wrote into the metadata: what the file was made from and how.
+    """
 
     weights: tuple[GraphWeight, ...]
     bytes: int
+    notes: dict[str, str]
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxContents:
     """What the main graph of an ONNX file holds.
 
     Parameters are the floating point initializers of more than one number, and integer ones that are cast or
-    dequantised, or multiplied as integers; not so the scales of quantisation, the running statistics of batch norms and
-    the settings of operators.  Targets are those of two axes or more that a matrix product, a convolution or a
-    recurrent layer multiplies by, except depthwise kernels and tables that are also looked up (embeddings).  An
-    initializer
-    counts once, however many nodes use it.
+    dequantised, or multiplied as integers, and the packed weights of `isogrid pack`; not so the scales of quantisation,
+    the running statistics of batch norms and the settings of operators.  Targets are those of two axes or more that a
+    matrix product, a convolution or a recurrent layer multiplies by, except depthwise kernels and tables that are also
+    looked up (embeddings).  An initializer counts once, however many nodes use it.
 
     Raises:
         UsageError: there is no such file.
@@ -118,7 +134,8 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxContents:
         files = {path} | {path.parent / location for location in _external_files(onnx, model.graph)}
         onnx.load_external_data_for_model(model, str(path.parent))
         weights = tuple(_Graph(onnx, model.graph).parameters())
-        return OnnxContents(weights, sum(file.stat().st_size for file in files))
+        notes = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith("isogrid.")}
+        return OnnxContents(weights, sum(file.stat().st_size for file in files), notes)
     except Exception as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
         raise FormatError(f"{path} cannot be read as ONNX: {reason}.") from None
@@ -163,6 +180,9 @@ class _Graph:
     def parameters(self) -> Iterator[GraphWeight]:
         for constant in self._constants.values():
             uses = list(self._uses(constant.name))
+            if constant.type_name == "UINT8" and any(_takes_packed(node, index) for node, index in uses):
+                yield self._packed(constant, uses)
+                continue
             role = self._role(constant, uses)
             if role is not Role.BUFFER:
                 values = (_FLOATING | _CODES)[constant.type_name]
@@ -184,6 +204,14 @@ class _Graph:
         depthwise = any(_is_depthwise(node, constant.shape) for node, _ in weight_uses)
         is_target = weight_uses and len(constant.shape) >= 2 and not looked_up and not depthwise
         return Role.TARGET if is_target else Role.PARAMETER
+
+    def _packed(self, constant: _Constant, uses: list[tuple[Any, int]]) -> GraphWeight:
+        matrix = unpack_matrix(constant.numbers.tobytes())
+        looked_up = any(node.op_type == "SparseGather" for node, _ in uses)
+        depthwise = any(_is_depthwise(node, _kernel_shape(node, matrix.shape)) for node, _ in uses)
+        role = Role.PARAMETER if looked_up or depthwise else Role.TARGET
+        name = constant.name.removesuffix(".packed")
+        return GraphWeight(name, matrix.shape, role, matrix.kind, matrix.nonzeros, constant.bytes)
 
     def _uses(self, name: str) -> Iterator[tuple[Any, int]]:
         """The nodes that compute with the constant called `name`, behind those that only carry it."""
@@ -253,6 +281,16 @@ class _Graph:
     def _type_name(self, tensor: Any) -> str:
         name: str = self._onnx.TensorProto.DataType.Name(tensor.data_type)
         return name
+
+
+def _takes_packed(node: Any, index: int) -> bool:
+    return node.domain == _DOMAIN and index in _PACKED_INPUTS.get(node.op_type, ())
+
+
+def _kernel_shape(node: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Outputs and inputs of each group of a packed convolution."""
+    kernel = next((a.ints for a in node.attribute if a.name == "kernel_shape"), (1,))
+    return shape[0], shape[1] // max(math.prod(kernel), 1)
 
 
 def _is_depthwise(node: Any, shape: Iterable[int]) -> bool:

@@ -7,13 +7,7 @@ says under the same key what the bytes are::
     "isogrid": "1"                           version of this layout, in every file that has sparse tensors
     "fc1.weight": "int8 rice 320 100x64"     number format, positions, nonzeros, shape; " axis1" where it is not 0
 
-The bytes are, without gaps and little-endian,
-
-1. scales, int8 only: for each index of the output axis the upper three bytes of a float32 (a scale has 16 significant
-   bits, so that its lowest byte is zero);
-2. positions: ``rice``, the Golomb-Rice coded gaps between nonzeros (Golomb 1966, Rice 1979), the first byte being the
-   Rice parameter; ``bitmap``, a bit for each weight, lowest bit first; ``dense``, nothing, because
-3. values: float32, float16 or int8, of the nonzeros in C order, for ``dense`` of all weights.
+The bytes, scales, positions and values, are those of `isogrid.formats.codec`.
 
 Per tensor the smallest of these is taken.  Where that is a dense float32 or float16 array it is stored as an ordinary
 tensor without an entry in the metadata, and comes back as an array.  One object under several names is stored once:
@@ -27,16 +21,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from isogrid import _native
 from isogrid.errors import FormatError, UsageError
+from isogrid.formats.codec import Positions, decode, encode
 from isogrid.formats.files import write_atomically
-from isogrid.formats.numbers import DTYPES, parse_values
+from isogrid.formats.numbers import parse_values
 from isogrid.formats.sparse import SparseTensor, check_shape
 
 Tensor = NDArray[Any] | SparseTensor
@@ -154,25 +148,12 @@ def pack(tensor: Tensor, name: str = "weight") -> tuple[str | None, NDArray[Any]
                 f"{name} has dtype {array.dtype}; accepted are boolean, integer and float16 to float64 arrays."
             )
         return None, np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-    tensor.validate()
-    places = np.ascontiguousarray(tensor.positions)
-    positions = _native.rice_encode(places, tensor.size)
-    sizes = {
-        "dense": tensor.size * tensor.values.itemsize,
-        "bitmap": (tensor.size + 7) // 8 + tensor.values.nbytes,
-        "rice": len(positions) + tensor.values.nbytes,
-    }
-    codec = min(sizes, key=lambda name: sizes[name])
+    codec, data = encode(tensor)
     if codec == "dense" and tensor.scale is None:
         return None, tensor.stored_dense()
     entry = f"{tensor.kind} {codec} {tensor.nonzeros} {'x'.join(map(str, tensor.shape))}"
     entry += f" axis{tensor.axis}" if tensor.axis and tensor.scale is not None else ""
-    values = tensor.values
-    if codec == "dense":
-        positions, values = b"", tensor.stored_dense()
-    elif codec == "bitmap":
-        positions = _native.bitmap_encode(places, tensor.size)
-    return entry, np.frombuffer(_pack_scale(tensor.scale) + positions + values.tobytes(), np.uint8)
+    return entry, np.frombuffer(data, np.uint8)
 
 
 class TensorFile:
@@ -303,50 +284,8 @@ def _unpack(entry: str, array: NDArray[Any]) -> SparseTensor:
         raise FormatError(f"the entry {entry[:100]!r} with {array.dtype} data {array.shape} describes no sparse tensor")
     kind, codec, nonzeros, axis = parse_values(match[1]), match[2], int(match[3]), int(match[5] or 0)
     shape = tuple(map(int, match[4].split("x")))
-    check_shape(shape)
-    size = int(np.prod(shape, dtype=np.int64))
-    if nonzeros > size or axis >= len(shape):
-        raise FormatError(f"{nonzeros} nonzeros, axis {axis} and shape {shape} do not go together")
-    data = array.tobytes()
-    stored = size if codec == "dense" else nonzeros
-    values_at = len(data) - stored * DTYPES[kind].itemsize
-    positions_at = 3 * shape[axis] if kind == "int8" else 0
-    if positions_at > values_at:
-        raise FormatError(f"{len(data)} bytes are too few for its scales and values")
-    scale = _unpack_scale(data[:positions_at]) if kind == "int8" else None
-    values = np.frombuffer(data, DTYPES[kind], offset=values_at).copy()
-    positions = _decode(codec, data[positions_at:values_at], nonzeros, size, values)
-    if codec == "dense":
-        values = values[positions]
-    tensor = SparseTensor(shape, positions, values, scale, axis)
-    tensor.validate()
-    return tensor
-
-
-def _decode(codec: str, data: bytes, nonzeros: int, size: int, values: NDArray[Any]) -> NDArray[np.int64]:
-    if codec == "dense":
-        found = np.flatnonzero(values).astype(np.int64, copy=False)
-        if data or len(found) != nonzeros:
-            raise FormatError(f"it has {len(found)} nonzeros where {nonzeros} were announced")
-        return found
-    decode = _native.rice_decode if codec == "rice" else _native.bitmap_decode
-    try:
-        positions: NDArray[np.int64] = decode(data, nonzeros, size)
-    except ValueError as problem:
-        raise FormatError(f"its positions are damaged ({str(problem).rstrip('.')})") from None
-    return positions
-
-
-def _pack_scale(scale: NDArray[np.float32] | None) -> bytes:
-    if scale is None:
-        return b""
-    return scale.astype("<f4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
-
-
-def _unpack_scale(data: bytes) -> NDArray[np.float32]:
-    padded = np.zeros((len(data) // 3, 4), np.uint8)
-    padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-    return padded.reshape(-1).view("<f4")
+    # The pattern of entries lets no other codec pass.
+    return decode(array.tobytes(), kind, cast(Positions, codec), nonzeros, shape, axis)
 
 
 def _assemble(stored: Mapping[str, tuple[str, tuple[int, ...], bytes]], notes: Mapping[str, str]) -> bytes:

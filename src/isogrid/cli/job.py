@@ -1,23 +1,19 @@
-"""The command line: thin verbs over the public API."""
+"""The main job and what belongs to it: optimize, report, tasks, methods."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from isogrid import _NEEDS, __version__
-from isogrid.errors import FloorNotHeldError, IsogridError, MissingDependencyError, UsageError
+from isogrid.cli.app import app, command_line
+from isogrid.cli.options import numbers
+from isogrid.errors import FloorNotHeldError, UsageError
 
 if TYPE_CHECKING:
     from isogrid.frontier import OptimizeResult
@@ -25,33 +21,7 @@ if TYPE_CHECKING:
     from isogrid.sparsify import Method
     from isogrid.tasks import Task
 
-app = typer.Typer(
-    name="isogrid",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
 _TASK = typer.Argument(metavar="TASK", help="A ready task's name (see: isogrid tasks) or the path of a task file.")
-
-# Typer took click into itself; the class is where its own exceptions come from, in either case.
-_WrongUsage: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"isogrid {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def start(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Small, fast neural networks that hold an accuracy you name."""
 
 
 @app.command()
@@ -63,7 +33,7 @@ def optimize(
     ] = None,
     floor: Annotated[str | None, typer.Option(help="Instead: the metric that must hold, such as 0.95 or 95%.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/TASK by default.")] = None,
-    minimize: Annotated[str, typer.Option(help="What to make small: bytes or nonzeros.")] = "bytes",
+    minimize: Annotated[str, typer.Option(help="What to make small: bytes, nonzeros or latency.")] = "bytes",
     method: Annotated[str, typer.Option(help="What makes the zeros (see: isogrid methods).")] = "gradual",
     option: Annotated[
         list[str] | None,
@@ -103,7 +73,7 @@ def optimize(
     loaded = load_task(task)
     recipe = loaded.recipe.with_(
         epochs=epochs, rung_epochs=rung_epochs, lr=lr, rung_lr=rung_lr, distill=distill,
-        ladder=None if ladder is None else _numbers("--ladder", ladder),
+        ladder=None if ladder is None else numbers("--ladder", ladder),
     )  # fmt: skip
     folder = out if out is not None else Path("runs") / Path(task).stem
     # Progress is no output: it goes where it does not disturb what is piped on.
@@ -112,7 +82,7 @@ def optimize(
         result = run_job(
             loaded, out=folder, max_drop=max_drop, floor=floor, minimize=minimize,
             method=_method(canonical(method), option or []), recipe=recipe, match_dense=match_dense, until=until,
-            seed=seed, force=force, listener=listener, command=_command_line(),
+            seed=seed, force=force, listener=listener, command=command_line(),
         )  # fmt: skip
     finally:
         listener.closed()
@@ -121,33 +91,6 @@ def optimize(
         raise FloorNotHeldError(
             f"The test split says that the floor {result.report.floor.text} is broken; the frontier is in {folder}."
         )
-
-
-@app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A run directory, an .onnx or a .safetensors file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Count what a file really holds.
-
-    Zeros, nonzeros, parameters and bytes, in all and by layer.
-    """
-    from isogrid.inspection import inspect as look
-
-    found = look(path)
-    if as_json:
-        print(json.dumps(found.to_json(), indent=2))
-        return
-    console = Console()
-    table = Table("layer", "shape", title=Text(str(path)), caption=_totals(found.to_json()))
-    for name in ("parameters", "nonzeros", "sparsity"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for layer in found.layers:
-        table.add_row(
-            Text(layer.name, overflow="fold"), " x ".join(map(str, layer.shape)), f"{layer.parameters:,}",
-            f"{layer.nonzeros:,}", f"{100 * layer.sparsity:.2f} %",
-        )  # fmt: skip
-    console.print(table)
 
 
 @app.command()
@@ -193,92 +136,6 @@ def methods() -> None:
     Console().print(table)
 
 
-@app.command()
-def info() -> None:
-    """Show versions and what this CPU offers."""
-    from isogrid import _native
-    from isogrid.versions import versions
-
-    table = Table("what", "value")
-    for name, value in versions().items():
-        table.add_row(name, value)
-    features = _native.cpu_features()
-    table.add_row(
-        "cpu", ", ".join(name if value is True else f"{name} {value}" for name, value in features.items() if value)
-    )
-    table.add_row(
-        "kernels", f"{_native.current_target()} (of {', '.join(_native.targets())}; ISOGRID_TARGET forces one)"
-    )
-    Console().print(table)
-
-
-def main() -> None:
-    """The entry point: every error that can be foreseen is one sentence and an exit code."""
-    sys.exit(_run())
-
-
-def _run() -> int:
-    try:
-        code = _answer()
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as problem:
-        # Who reads the output has gone, which is no failure worth a word; or its disk is full.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(problem, BrokenPipeError):
-            _complain(f"The output cannot be written ({problem.strerror}).")
-        code = 1
-    return code
-
-
-def _answer() -> int:
-    """Run the command and turn whatever it raises into a sentence and an exit code."""
-    try:
-        code = app(prog_name="isogrid", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except typer.Exit as stop:
-        code = stop.exit_code
-    except _WrongUsage as problem:
-        problem.show()  # type: ignore[attr-defined]
-        return 2
-    except IsogridError as problem:
-        _complain(str(problem))
-        return problem.exit_code
-    except BrokenPipeError:
-        raise
-    except Exception as problem:
-        if os.environ.get("ISOGRID_TRACEBACK"):
-            raise
-        library = (problem.name or "").partition(".")[0] if isinstance(problem, ModuleNotFoundError) else ""
-        if library in _NEEDS:
-            extra = f"isogrid[{_NEEDS[library]}]"
-            _complain(f"This needs {library}, which is not installed; install it with: pip install '{extra}'.")
-            return MissingDependencyError.exit_code
-        where = f"{_where(problem)}; ISOGRID_TRACEBACK=1 shows the whole traceback"
-        _complain(f"{type(problem).__name__}: {problem} ({where}).")
-        return 1
-    if code == 130:
-        # Typer returns this code for an interrupt; by itself no command does.
-        goes_on = "; the same command goes on from the last finished pass" if "optimize" in sys.argv[1:2] else ""
-        _complain(f"Interrupted{goes_on}.", "Stopped:")
-    return code if isinstance(code, int) else 0
-
-
-def _complain(sentence: str, word: str = "Error:") -> None:
-    """One line on the error stream, however narrow the terminal, so that it can be searched for."""
-    Console(stderr=True).print(f"[red]{word}[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
-
-
-def _where(problem: BaseException) -> str:
-    """The last line that is the user's own, or the very last where none is."""
-    own = [Path(__file__).parent, *(Path(found) for found in sys.path if found.endswith("-packages"))]
-    frames = traceback.extract_tb(problem.__traceback__)
-    theirs = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(folder) for folder in own)]
-    frame = (theirs or frames)[-1]
-    return f"{frame.filename}, line {frame.lineno}"
-
-
 def _listeners(console: Console, task: Task, folder: Path, log: str | None) -> Listener:
     from isogrid.frontier.events import Listeners
     from isogrid.frontier.progress import TerminalProgress
@@ -313,19 +170,6 @@ def _method(name: str, options: list[str]) -> Method:
     return parse_method(name, **given)
 
 
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"{option} got {text!r}; accepted are numbers with commas between them, such as 0.5,0.9."
-        ) from None
-
-
-def _command_line() -> str:
-    return shlex.join(["isogrid", *sys.argv[1:]])
-
-
 def _show(result: OptimizeResult, console: Console, *, quiet: bool) -> None:
     from isogrid.report.terminal import render
 
@@ -348,10 +192,3 @@ def _listing(rows: dict[str, str], first: str, second: str) -> None:
     for name, text in rows.items():
         table.add_row(name, text)
     Console().print(table)
-
-
-def _totals(found: dict[str, Any]) -> str:
-    return (
-        f"{found['nonzeros']:,} nonzeros of {found['parameters']:,} parameters in {found['bytes']:,} bytes; sparsity "
-        f"{100 * found['sparsity']:.2f} % of the targets, {100 * found['sparsity_of_model']:.2f} % of the model"
-    )

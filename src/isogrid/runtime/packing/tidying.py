@@ -1,0 +1,44 @@
+"""What is done to a graph before its layers are looked for, and after they were replaced."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript.optimizer import fold_constants_ir
+
+_LARGE = 256
+"""Elements: constants above are evaluated when they are packed, and else stay as they are stored."""
+
+
+def tidy(model: ir.Model) -> ir.Model:
+    """Inline functions, fold what computes shapes, infer shapes; in place, and the model again."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            common.InlinePass()(model)
+            fold_constants_ir(model, should_fold=_should_fold)
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+            common.NameFixPass()(model)
+            common.ShapeInferencePass(strict_mode=False)(model)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    return model
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Take out the weights of replaced layers, and what only made them."""
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    sizes = [tensor.size for value in node.inputs if value is not None and (tensor := value.const_value) is not None]
+    return False if any(size > _LARGE for size in sizes) else None
