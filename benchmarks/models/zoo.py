@@ -132,6 +132,7 @@ MODELS = {
     "ResNet-50, 1 image": Zoo(resnet50, ((1, 3, 224, 224),), 3.2),
     "ResNet-50, 16 images": Zoo(resnet50, ((16, 3, 224, 224),), 5.0),
     "MobileNet-v1, 1 image": Zoo(mobilenet, ((1, 3, 224, 224),), 2.5),
+    "MobileNet-v1, 16 images": Zoo(mobilenet, ((16, 3, 224, 224),), 3.5),
     "BERT encoder, 4 layers, 128 tokens": Zoo(bert, ((1, 128, 768),), 4.5),
     "MLP 1024-4096-4096-1024, 1 sample": Zoo(mlp, ((1, 1024),), 5.0),
     "MLP 1024-4096-4096-1024, 64 samples": Zoo(mlp, ((64, 1024),), 6.0),

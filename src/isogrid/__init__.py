@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from isogrid.activity import measure as measure
     from isogrid.formats.model import load as load, save as save
-    from isogrid.formats.onnx import export as export
+    from isogrid.runtime.exporting import export as export
     from isogrid.frontier import optimize as optimize
     from isogrid.frontier.fit import fit as fit
     from isogrid.inspection import inspect as inspect
@@ -64,7 +64,7 @@ _PLACES = {
     "quantize": "precision",
     "save": "formats.model",
     "load": "formats.model",
-    "export": "formats.onnx",
+    "export": "runtime.exporting",
     "inspect": "inspection",
     "compile": "runtime.compiler",
     "fit": "frontier.fit",

@@ -21,6 +21,8 @@ from isogrid.report.data import (
     ModelSummary,
     Point,
     ReportData,
+    Speed,
+    SpeedRow,
     TrainingPoint,
     Verdict,
 )
@@ -113,6 +115,16 @@ def history(ladder: Any, metric_at: Any, steps: int) -> list[TrainingPoint]:
     return records
 
 
+def speed() -> Speed:
+    """Dense, sparse and packed, with one sample and with 64."""
+    rows = []
+    for batch, times in ((1, {"dense": 0.02, "sparse": 0.021, "packed": 0.01}), (64, {"dense": 1.2, "packed": 0.25})):
+        for model, ms in times.items():
+            faster = times["dense"] / ms
+            rows.append(SpeedRow(model, batch, ms, 0.98 * ms, 1.04 * ms, faster, 0.97 * faster, 1.03 * faster))
+    return Speed(threads=1, rows=rows)
+
+
 @pytest.fixture(scope="session")
 def digits() -> ReportData:
     """A 64-100-10 network on 8 x 8 digits, at most one point below dense."""
@@ -195,6 +207,7 @@ def digits() -> ReportData:
             layer("hidden.weight", (100, 64), chosen.sparsity + 0.003, rng),
             layer("output.weight", (10, 100), chosen.sparsity - 0.04, rng),
         ],
+        speed=speed(),
         activations=[ActivationRow("hidden", 0.44, 0.71)],
         inputs=InputUse(counts, (8, 8)),
         classes=[

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from isogrid.errors import FormatError, IsogridError
-from isogrid.report.data import ReportData, Verdict
+from isogrid.report.data import ReportData, SpeedRow, Verdict
 
 
 def test_round_trip_through_json(any_report):
@@ -45,3 +45,18 @@ def test_values_that_contradict_are_refused(digits):
     twice = [dataclasses.replace(point, chosen=True) for point in digits.points]
     with pytest.raises(IsogridError, match="chosen"):
         dataclasses.replace(digits, points=twice)
+
+
+def test_a_report_from_before_speed_was_measured_can_be_read(digits):
+    document = json.loads(digits.to_json())
+    del document["report"]["speed"]
+    for point in document["report"]["points"]:
+        del point["latency"]
+    assert ReportData.from_json(json.dumps(document)).speed is None
+
+
+def test_times_that_contradict_are_refused():
+    for wrong in ({"low": 2.0}, {"high": 0.5}, {"times_low": 5.0}, {"milliseconds": 0.0, "low": 0.0}):
+        values = {"milliseconds": 1.0, "low": 0.9, "high": 1.1, "times": 3.0, "times_low": 2.9, "times_high": 3.1}
+        with pytest.raises(IsogridError, match="times of the packed model"):
+            SpeedRow("packed", 1, **{**values, **wrong})

@@ -81,3 +81,15 @@ def test_the_page_says_the_numbers_of_the_run(digits, tmp_path):
     assert f"{digits.balance.nonzeros:,}" in text
     assert ReportData.from_json(digits.to_json()).chosen is not None
     assert f"{100 * digits.balance.test_metric:.2f}" in text
+
+
+def test_speed_has_a_section_where_it_was_measured(digits):
+    text = page(digits)
+    assert '<h2 id="speed">' in text
+    assert "4.80\N{MULTIPLICATION SIGN} (4.66 to 4.94)" in text
+    assert "No packed model" not in text
+    unpacked = [row for row in digits.speed.rows if row.model != "packed"]
+    assert "No packed model" in page(
+        dataclasses.replace(digits, speed=dataclasses.replace(digits.speed, rows=unpacked))
+    )
+    assert '<h2 id="speed">' not in page(dataclasses.replace(digits, speed=None))

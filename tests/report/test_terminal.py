@@ -42,3 +42,10 @@ def test_without_a_test_split_the_validation_metric_is_shown(digits):
     text = shown(bare)
     assert "validation accuracy" in text
     assert "test accuracy" not in text
+
+
+def test_speed_is_shown_where_it_was_measured(digits):
+    text = shown(digits)
+    assert "in ONNX Runtime, 1 thread" in text
+    assert "4.80x (4.66 to 4.94)" in text
+    assert "in ONNX Runtime" not in shown(dataclasses.replace(digits, speed=None))

@@ -18,6 +18,7 @@ from isogrid.frontier.training import Phase, Trained, Trainer
 from isogrid.masks import count_zeros, find_targets
 from isogrid.metrics import Outcomes
 from isogrid.precision.quantize import quantize
+from isogrid.runtime.estimate import Latency
 from isogrid.sparsify import Method, Usage, prune
 
 
@@ -61,6 +62,7 @@ class Search:
     def __init__(self, trainer: Trainer, plan: SearchPlan, listener: Listener) -> None:
         self._trainer, self._plan, self._listener = trainer, plan, listener
         self._recipe, self._task = trainer.recipe, trainer.task
+        self._latency = Latency(trainer.new_model(), trainer.task.example())
 
     # -- the dense baseline ------------------------------------------------------------------------------------------
 
@@ -215,6 +217,7 @@ class Search:
                     counts["nonzeros"],
                     size,
                     holds,
+                    self._latency(model),
                 )
             )
             any_holds = any_holds or holds

@@ -104,7 +104,8 @@ def optimize(
         max_drop: the most that may be lost against the dense baseline: ``"0.5pt"``, ``"1%"`` or a number in units of
             the metric.
         floor: instead of `max_drop`, the metric itself that must hold: ``0.95`` or ``"95%"``.
-        minimize: ``"bytes"`` of the file, or ``"nonzeros"``.
+        minimize: ``"bytes"`` of the file, ``"nonzeros"``, or ``"latency"``: what the cost model expects a call on the
+            native kernels to take, which is the same in every run.
         method: a method's name or a method; its sparsity is set by the climb.
         train, evaluate, test, example, loss, forward, metric, pretrained, targets, ignore: see `LoopTask`; only with a
             module.

@@ -12,7 +12,8 @@ from isogrid.errors import UsageError
 from isogrid.formats.numbers import Values
 from isogrid.metrics import Metric
 
-Minimize = Literal["bytes", "nonzeros"]
+Minimize = Literal["bytes", "nonzeros", "latency"]
+OBJECTIVES: tuple[Minimize, ...] = ("bytes", "nonzeros", "latency")
 PRECISIONS: tuple[Values, ...] = ("fp32", "fp16", "int8")
 
 
@@ -21,7 +22,8 @@ class FrontierPoint:
     """A model of the climb at one precision, measured on the validation split.
 
     ``phase`` names its checkpoint, ``rung`` counts from 0, the dense model.  ``bytes`` are those of the smallest file
-    that holds it, ``sparsity`` and ``nonzeros`` real zeros after rounding.
+    that holds it, ``sparsity`` and ``nonzeros`` real zeros after rounding.  ``latency`` is what the cost model expects
+    a call's layers to take, in milliseconds (`isogrid.runtime.estimate`): the same in every run, as no clock would be.
     """
 
     phase: str
@@ -33,9 +35,11 @@ class FrontierPoint:
     nonzeros: int
     bytes: int
     holds: bool
+    latency: float = 0.0
 
-    def cost(self, minimize: Minimize) -> int:
-        return self.bytes if minimize == "bytes" else self.nonzeros
+    def cost(self, minimize: Minimize) -> float:
+        """What is to be made small."""
+        return float(getattr(self, minimize))
 
 
 def check_minimize(text: str) -> Minimize:
@@ -44,21 +48,21 @@ def check_minimize(text: str) -> Minimize:
     Raises:
         UsageError: an unknown one.
     """
-    if text == "bytes":
-        return "bytes"
-    if text == "nonzeros":
-        return "nonzeros"
-    raise UsageError(f"minimize got {text!r}; accepted are 'bytes' and 'nonzeros'.")
+    for objective in OBJECTIVES:
+        if text == objective:
+            return objective
+    raise UsageError(f"minimize got {text!r}; accepted are {', '.join(map(repr, OBJECTIVES))}.")
 
 
 def balance_point(points: Sequence[FrontierPoint], minimize: Minimize, metric: Metric) -> FrontierPoint:
-    """The cheapest point that holds the floor; of equally cheap ones the better metric, then the earlier.
+    """The cheapest point that holds the floor.
 
-    The dense model at full precision holds it by definition, so there always is one.
+    Of equally cheap ones it is the one with the better metric, then the smaller, then the earlier.  The dense model at
+    full precision holds the floor by definition, so there always is one.
     """
     holding = [point for point in points if point.holds]
     sign = -1 if metric.higher_is_better else 1
-    return min(holding, key=lambda point: (point.cost(minimize), sign * point.metric))
+    return min(holding, key=lambda point: (point.cost(minimize), sign * point.metric, point.bytes))
 
 
 def unbeaten(points: Sequence[FrontierPoint], minimize: Minimize, metric: Metric) -> list[bool]:

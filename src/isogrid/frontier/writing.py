@@ -20,6 +20,7 @@ from isogrid.frontier.climb import Found, Search
 from isogrid.frontier.confirm import confirm
 from isogrid.frontier.points import FrontierPoint, Minimize, balance_point, to_csv, to_json, unbeaten
 from isogrid.frontier.rundir import RunDirectory
+from isogrid.frontier.speed import measure_speed, write_packed
 from isogrid.frontier.training import Trainer
 from isogrid.inspection import inspect
 from isogrid.metrics import Outcomes
@@ -52,6 +53,7 @@ class Writer:
         sparse = self._search.at_precision(found.trained[chosen.phase], chosen.precision)
         dense_files = self._write_model("dense", dense, "fp32", with_onnx=False)
         files = self._write_model("model", sparse, chosen.precision, with_onnx=True)
+        speed = self._pack_and_time(dense, chosen.precision, files)
         self._check_counts(chosen)
         on_test = self._measure(dense, "test"), self._measure(sparse, "test")
         verdict = confirm(self._task.metric, self._floor, *on_test)
@@ -70,6 +72,7 @@ class Writer:
             inputs=findings.input_use(self._task, sparse),
             **self._classes(*on_test),
             history=[report_data.TrainingPoint(**point) for point in self._trainer.history],
+            speed=speed,
         )
         write_atomically(self._run.path / "report.json", report.to_json().encode())
         write_html(report, self._run.path / "report.html")
@@ -87,6 +90,17 @@ class Writer:
             files[target.name] = onnx_format.export(model, target, task.example(), values=precision)
             onnx_format.verify(target, model, task.example())
         return files
+
+    def _pack_and_time(self, dense: nn.Module, precision: Any, files: dict[str, int]) -> report_data.Speed | None:
+        """Write the packed model, where it gains, and time what there is."""
+        source, packed = self._run.path / "model.onnx", self._run.path / "model.packed.onnx"
+        example = self._task.example()
+        size = write_packed(source, packed, precision, example)
+        timed = {"sparse": source}
+        if size is not None:
+            files[packed.name] = size
+            timed["packed"] = packed
+        return measure_speed(dense, timed, example)
 
     def _check_counts(self, chosen: FrontierPoint) -> None:
         """The zeros in the written file must be those that the report states."""

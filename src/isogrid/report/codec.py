@@ -91,11 +91,16 @@ def decode(kind: Any, value: object, path: str) -> Any:
 
 def _instance(kind: type, fields: Mapping[str, object], path: str) -> Any:
     annotations = _annotations(kind)
-    if missing := sorted(annotations.keys() - fields.keys()):
+    optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    if missing := sorted(annotations.keys() - fields.keys() - optional):
         raise FormatError(f"Report field {path} lacks {', '.join(missing)}.")
     if extra := sorted(fields.keys() - annotations.keys()):
         raise FormatError(f"Report field {path} holds {', '.join(extra)}, which this version does not know.")
-    values = {name: decode(annotation, fields[name], f"{path}.{name}") for name, annotation in annotations.items()}
+    values = {
+        name: decode(annotation, fields[name], f"{path}.{name}")
+        for name, annotation in annotations.items()
+        if name in fields
+    }
     try:
         return kind(**values)
     except UsageError as error:

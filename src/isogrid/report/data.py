@@ -113,6 +113,8 @@ class ModelSummary:
 class Point:
     """One measured trade-off: a rung of the ladder at one precision, with the metric on the validation split.
 
+    ``latency`` is the cost model's estimate of the milliseconds of a call, None where there is none.
+
     >>> Point(
     ...     rung=3, sparsity=0.9, sparsity_of_model=0.88, nonzeros=900, precision="int8", metric=0.97, bytes=2_100,
     ...     holds=True, chosen=True, on_frontier=True,
@@ -130,6 +132,7 @@ class Point:
     holds: bool
     chosen: bool
     on_frontier: bool
+    latency: float | None = None
 
     def __post_init__(self) -> None:
         _check_fraction("A point's sparsity", self.sparsity)
@@ -138,6 +141,45 @@ class Point:
             self.nonzeros >= 0 and self.bytes >= 0,
             "A point's nonzeros and bytes cannot be negative.",
         )
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """A model of the run in ONNX Runtime: ``"dense"``, ``"sparse"`` or ``"packed"``, with ``batch`` samples a call.
+
+    ``low`` and ``high`` are the quartiles of its milliseconds; ``times`` is how many times faster than dense it is,
+    with a 95 % interval.
+
+    >>> SpeedRow("packed", batch=64, milliseconds=0.2, low=0.1, high=0.3, times=3, times_low=2, times_high=4).times
+    3
+    """
+
+    model: str
+    batch: int
+    milliseconds: float
+    low: float
+    high: float
+    times: float
+    times_low: float
+    times_high: float
+
+    def __post_init__(self) -> None:
+        _check(
+            0 < self.low <= self.milliseconds <= self.high and 0 < self.times_low <= self.times <= self.times_high,
+            f"The times of the {self.model} model must be positive, and medians within their intervals.",
+        )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was timed on the machine of the run, the models taking turns.
+
+    >>> Speed(threads=1, rows=[]).threads
+    1
+    """
+
+    threads: int
+    rows: Sequence[SpeedRow]
 
 
 @dataclass(frozen=True)
@@ -321,7 +363,7 @@ class ReportData:
     """All that the terminal table and the HTML page show of a run.
 
     ``created`` is an ISO date, ``seconds`` the time the run took, ``versions`` name to version.  ``layers``,
-    ``activations``, ``classes`` and ``history`` may be empty; ``inputs`` and ``changes`` may be None.
+    ``activations``, ``classes`` and ``history`` may be empty; ``inputs``, ``changes`` and ``speed`` may be None.
     """
 
     title: str
@@ -343,6 +385,7 @@ class ReportData:
     classes: Sequence[ClassRow]
     changes: Changes | None
     history: Sequence[TrainingPoint]
+    speed: Speed | None = None
 
     def __post_init__(self) -> None:
         chosen = sum(1 for point in self.points if point.chosen)

@@ -106,6 +106,7 @@ def _environment(data: ReportData) -> jinja2.Environment:
         "share": wording.share,
         "size": size,
         "whole": wording.whole,
+        "counted": wording.counted,
         "times": wording.times,
         "duration": wording.duration,
         "value": scale.value,

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isogrid.report import selection, wording
-from isogrid.report.data import ReportData
+from isogrid.report.data import ReportData, Speed
 from isogrid.units import size
 
 _MOST_POINTS = 12
@@ -21,7 +21,7 @@ _STATE_STYLE = {"held": "bold green", "broken": "bold red", "unresolved": "bold 
 
 
 def render(data: ReportData, console: Console) -> None:
-    """Print the comparison, the frontier, the layers and the verdict on ``console``.
+    """Print the comparison, the speed, the frontier, the layers and the verdict on ``console``.
 
     On anything that is not a terminal only ASCII is printed, besides what the user's own names hold.
 
@@ -31,6 +31,8 @@ def render(data: ReportData, console: Console) -> None:
     plain = not console.is_terminal
     console.print(Text(wording.one_line(data.title), style="bold"))
     console.print(_comparison(data, plain))
+    if data.speed is not None:
+        console.print(_speed(data.speed, plain))
     if data.points:
         console.print(_frontier(data, plain))
     if data.layers:
@@ -75,6 +77,20 @@ def _comparison(data: ReportData, plain: bool) -> Table:
     )  # fmt: skip
     for row in rows:
         table.add_row(*map(Text, row))
+    return table
+
+
+def _speed(speed: Speed, plain: bool) -> Table:
+    table = _table(f"in ONNX Runtime, {wording.counted(speed.threads, 'thread')}", plain)
+    table.add_column("")
+    _numbers(table, ("samples a call", "ms", "quartiles", "times faster"))
+    for row in speed.rows:
+        faster = f"{row.times:.2f}x ({row.times_low:.2f} to {row.times_high:.2f})"
+        table.add_row(
+            row.model, str(row.batch), f"{row.milliseconds:.3g}", f"{row.low:.3g} to {row.high:.3g}",
+            "" if row.model == "dense" else faster,
+            style="bold" if row.model == "packed" else "",
+        )  # fmt: skip
     return table
 
 

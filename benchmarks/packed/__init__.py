@@ -1,0 +1,1 @@
+"""Packed ONNX models beside what else runs them."""

@@ -1,0 +1,102 @@
+"""How fast the balance point runs: the dense, the sparse and the packed file in ONNX Runtime, taking turns."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isogrid.errors import IsogridError, UnsupportedError, UsageError
+from isogrid.formats import onnx as onnx_format
+from isogrid.formats.numbers import Values
+from isogrid.report.data import Speed, SpeedRow
+from isogrid.runtime.benchmarking.contestants import Feeds, in_onnxruntime
+from isogrid.runtime.packing.packer import pack
+from isogrid.runtime.session import Session
+from isogrid.runtime.timing import Candidate, race, ratio
+
+BATCHES = (1, 64)
+_SECONDS = 1.0
+_THREADS = 1
+"""The models of a run may be small, and a second thread would measure how fast it wakes up."""
+
+
+def write_packed(source: Path, target: Path, values: Values, example: tuple[Any, ...]) -> int | None:
+    """The packed form of a written model: its bytes, or None where no layer would gain, and then no file."""
+    shapes = _shapes(Session(source), example)
+    # The larger batch decides: what pays there pays more for one sample.
+    report = pack(source, target, values=values, shapes=shapes)
+    if report.packed:
+        return report.bytes_after
+    target.unlink()
+    return None
+
+
+def measure_speed(dense: nn.Module, files: Mapping[str, Path], example: tuple[Any, ...]) -> Speed | None:
+    """Times of the dense model and of the `files` by what they are called, for one sample and for a batch.
+
+    None where the model cannot be fed with batches of these sizes.
+    """
+    with tempfile.TemporaryDirectory(prefix="isogrid-") as folder:
+        baseline = Path(folder, "dense.onnx")
+        try:
+            onnx_format.export(copy.deepcopy(dense), baseline, example)
+        except (UnsupportedError, UsageError):
+            return None
+        every = {"dense": baseline, **files}
+        rows: list[SpeedRow] = []
+        for batch in BATCHES:
+            try:
+                rows += _raced(every, _feeds(baseline, example, batch), batch)
+            except IsogridError:
+                continue
+    return Speed(threads=_THREADS, rows=rows) if rows else None
+
+
+def _raced(files: Mapping[str, Path], feeds: Feeds, batch: int) -> list[SpeedRow]:
+    bound = {name: in_onnxruntime(str(path), feeds, _THREADS) for name, path in files.items()}
+    samples = race({name: Candidate(call, _THREADS) for name, call in bound.items()}, seconds=_SECONDS, least_rounds=9)
+    rows = []
+    for name, sample in samples.items():
+        faster = ratio(samples["dense"], sample)
+        rows.append(
+            SpeedRow(
+                model=name,
+                batch=batch,
+                milliseconds=1e3 * sample.median,
+                low=1e3 * sample.quartiles[0],
+                high=1e3 * sample.quartiles[1],
+                times=faster.median,
+                times_low=faster.low,
+                times_high=faster.high,
+            )
+        )
+    return rows
+
+
+def _feeds(model: Path, example: tuple[Any, ...], batch: int) -> Feeds:
+    ports = Session(model).inputs
+    tensors = [tensor for tensor in example if isinstance(tensor, Tensor)]
+    if len(ports) != len(tensors):
+        raise UsageError("The example has other inputs than the file.")
+    return {
+        port.name: tensor[torch.arange(batch) % len(tensor)].numpy()
+        for port, tensor in zip(ports, tensors, strict=True)
+    }
+
+
+def _shapes(session: Session, example: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
+    tensors = [tensor for tensor in example if isinstance(tensor, Tensor)]
+    if len(session.inputs) != len(tensors):
+        return {}
+    free = all(isinstance(port.shape[0], str) for port in session.inputs if port.shape)
+    batch = BATCHES[-1] if free else None
+    return {
+        port.name: (batch or tensor.shape[0], *tensor.shape[1:])
+        for port, tensor in zip(session.inputs, tensors, strict=True)
+    }
