@@ -24,7 +24,7 @@ import torch
 import isogrid
 import isogrid.runtime
 from benchmarks.common import output
-from benchmarks.models.zoo import MODELS, Zoo, build
+from benchmarks.models.zoo import MASKS, MODELS, Zoo, build
 from isogrid.runtime.benchmarking.racing import DENSE, INT8, OURS, benchmark
 from isogrid.runtime.benchmarking.result import Benchmark
 
@@ -36,6 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="models whose name has this in it")
     parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument(
+        "--masks", choices=MASKS, default="random", help="of the sparse model (benchmarks/models/zoo.py)"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0, help="of each model's race")
     parser.add_argument("--save", action="store_true", help="write docs/results/packed.json")
@@ -67,7 +70,12 @@ def _race(zoo: Zoo, folder: Path, given: argparse.Namespace) -> tuple[Benchmark,
     for file, sparsity in zip(files, (0.0, given.sparsity), strict=True):
         with torch.no_grad():
             one_batch = len({shape[0] for shape in zoo.shapes}) == 1
-            isogrid.export(build(zoo.make, sparsity), file, zoo.inputs, dynamic_batch=one_batch)
+            isogrid.export(
+                build(zoo.make, sparsity, given.masks if sparsity else "random"),
+                file,
+                zoo.inputs,
+                dynamic_batch=one_batch,
+            )
     dense = files[0].stat().st_size
     shapes = _shapes(files[0], zoo)
     sizes = {}
