@@ -22,8 +22,9 @@ inline Vec exponential(Vec x) {
     const Vec shifted = held * all(1.44269504f) + all(rounder);
     const Vec n = shifted - all(rounder);
     const Vec r = held - n * all(0.693145752f) - n * all(1.42860677e-6f);
+    // Of NaN they are bits without a meaning, and what comes of them is not used.
     const Ints exponent = (reinterpret_cast<Ints>(shifted) - reinterpret_cast<Ints>(all(rounder))) << 23;
-    const Vec scaled = reinterpret_cast<Vec>(reinterpret_cast<Ints>(polynomial(r, terms)) + exponent);
+    const Vec scaled = reinterpret_cast<Vec>(add_bits(reinterpret_cast<Ints>(polynomial(r, terms)), exponent));
     return choose(x == x, scaled, x);
 }
 

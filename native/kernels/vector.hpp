@@ -25,6 +25,12 @@ inline Ints all_ints(std::int32_t value) {
     return value - Ints{};
 }
 
+// Sums of bits, which wrap around as those of unsigned numbers do.
+inline Ints add_bits(Ints a, Ints b) {
+    typedef std::uint32_t Bits __attribute__((vector_size(ISOGRID_WIDTH * 4)));
+    return reinterpret_cast<Ints>(reinterpret_cast<Bits>(a) + reinterpret_cast<Bits>(b));
+}
+
 // Where `mask` (all bits set or none) is set, `yes`, else `no`.
 inline Vec choose(Ints mask, Vec yes, Vec no) {
     return reinterpret_cast<Vec>((mask & reinterpret_cast<Ints>(yes)) | (~mask & reinterpret_cast<Ints>(no)));

@@ -7,11 +7,11 @@ import torch
 
 from conformance.methods import WEIGHTS, TrainingMethodConformance
 from conformance.training import STEPS, Run, small_model
-from isogrid.errors import PatternError, TrainingError
+from isogrid.errors import PatternError, TrainingError, UsageError
 from isogrid.patterns import NofM, active_count
 from isogrid.schedules import Constant, Cubic, OneShot
 from isogrid.scores import Gradient, Magnitude, Random
-from isogrid.sparsify import Gradual
+from isogrid.sparsify import Aware, Gradual, Method, Trigger, methods
 
 
 class TestGradual(TrainingMethodConformance):
@@ -112,3 +112,16 @@ def test_gradients_are_only_asked_for_when_a_cut_by_gradient_is_due() -> None:
     asked += [run.sparsifier.method.gradients(run.state) for _ in run.steps()]
     assert [step for step, wanted in enumerate(asked) if wanted != "none"] == [9, 19, 29]
     assert Gradual(sparsity=0.5, score=Magnitude()).gradients(run.state) == "none"
+
+
+@pytest.mark.parametrize("kind", [Gradual, Trigger, Aware])
+@pytest.mark.parametrize("delta_t", [0, -3, 2.5, True])
+def test_an_interval_is_a_whole_number_of_steps(kind: type[Method], delta_t: object) -> None:
+    with pytest.raises(UsageError, match=f"{kind.__name__} got delta_t={delta_t!r}; accepted is a whole number"):
+        kind(sparsity=0.5, delta_t=delta_t)  # type: ignore[call-arg]
+
+
+def test_every_registered_method_has_a_line_of_its_own() -> None:
+    lines = [entry.summary for entry in methods().values()]
+    assert len(set(lines)) == len(lines)
+    assert all(lines)

@@ -13,7 +13,7 @@ from isogrid.errors import UsageError
 from isogrid.penalties import L1, Penalty
 from isogrid.schedules import Cubic, Schedule
 from isogrid.scores import Magnitude
-from isogrid.sparsify.method import register_method, update_interval
+from isogrid.sparsify.method import check_interval, register_method, update_interval
 from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import score_layer
@@ -71,6 +71,7 @@ class Aware(Selecting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_interval("Aware", self.delta_t)
         if not isinstance(self.penalty, Penalty) or not self.penalty.makes_zeros:
             raise UsageError(
                 f"Aware got penalty={self.penalty!r}; accepted is one whose proximal step makes zeros: L1, ElasticNet "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from isogrid.schedules import Cubic, Schedule
 from isogrid.scores import Magnitude, Score
-from isogrid.sparsify.method import Gradients, register_method, update_due
+from isogrid.sparsify.method import Gradients, check_interval, register_method, update_due
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import score_layer
 from isogrid.sparsify.state import SparseState
@@ -36,6 +36,10 @@ class Gradual(Selecting):
     schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))
     score: Score = field(default_factory=Magnitude)
     delta_t: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interval(type(self).__name__, self.delta_t)
 
     def gradients(self, state: SparseState) -> Gradients:
         return "active" if self.score.needs_gradient and self._due(state, state.step + 1) else "none"

@@ -95,14 +95,17 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Registered:
-    """A name of a method: its class and the options that the name implies."""
+    """A name of a method: its class, the options that the name implies, and a line of its own if it has one."""
 
     cls: type[Method]
     implied: Mapping[str, Any]
+    line: str | None = None
 
     @property
     def summary(self) -> str:
-        """The first sentence of the class's docstring."""
+        """The name's own line, or the first sentence of the class's docstring."""
+        if self.line is not None:
+            return self.line
         return (self.cls.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
 
 
@@ -111,17 +114,18 @@ _METHODS: dict[str, Registered] = {}
 M = TypeVar("M", bound=type[Method])
 
 
-def register_method(name: str, **implied: Any) -> Callable[[M], M]:
+def register_method(name: str, /, line: str | None = None, **implied: Any) -> Callable[[M], M]:
     """A class decorator that gives a method a name for ``--method`` and for ``isogrid methods``.
 
-    One class may have several names, each with the options that the name implies.
+    One class may have several names, each with the options that the name implies, and with a `line` that says what it
+    does; without one the first sentence of the class's docstring does.
     """
 
     def register(cls: M) -> M:
         taken = _METHODS.get(name)
         if taken is not None and taken.cls.__qualname__ != cls.__qualname__:
             raise UsageError(f"The method name {name!r} is taken by {taken.cls.__qualname__}; choose another.")
-        _METHODS[name] = Registered(cls, implied)
+        _METHODS[name] = Registered(cls, implied, line)
         return cls
 
     return register
@@ -196,6 +200,16 @@ def check_fraction(owner: str, name: str, value: float) -> None:
     """Raise ``UsageError`` unless ``value`` lies between 0 and 1."""
     if not (math.isfinite(value) and 0 <= value <= 1):
         raise UsageError(f"{owner} got {name}={value!r}; accepted is a number from 0 to 1.")
+
+
+def check_interval(owner: str, delta_t: int | None) -> None:
+    """Refuse anything but a whole number of steps from 1 on, or None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if delta_t is not None and (isinstance(delta_t, bool) or not isinstance(delta_t, int) or delta_t < 1):
+        raise UsageError(f"{owner} got delta_t={delta_t!r}; accepted is a whole number of steps >= 1, or None.")
 
 
 def update_interval(delta_t: int | None, total_steps: int) -> int:

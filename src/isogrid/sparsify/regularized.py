@@ -16,10 +16,10 @@ from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.state import SparseState
 
 
-@register_method("l1", penalty=L1())
-@register_method("l2", penalty=L2())
-@register_method("elastic_net", penalty=ElasticNet())
-@register_method("group_lasso", penalty=GroupLasso())
+@register_method("l1", "L1 regularisation (lasso): pulls all weights to zero by steps of one size.", penalty=L1())
+@register_method("l2", "L2 regularisation (ridge): pulls weights in proportion; makes no exact zeros.", penalty=L2())
+@register_method("elastic_net", "L1 and L2 regularisation together.", penalty=ElasticNet())
+@register_method("group_lasso", "Group lasso: pulls whole rows (or input channels) to zero.", penalty=GroupLasso())
 @dataclass(frozen=True)
 class Regularized(Gradual):
     """Sparse regularisation: ``loss + strength * penalty``, and where asked a magnitude ramp to an exact sparsity.

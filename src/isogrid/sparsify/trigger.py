@@ -12,7 +12,7 @@ from torch import Tensor
 from isogrid.errors import PatternError, TrainingError, UsageError
 from isogrid.patterns import Unstructured, active_count
 from isogrid.schedules import Cubic, Schedule
-from isogrid.sparsify.method import Gradients, check_fraction, register_method, update_due
+from isogrid.sparsify.method import Gradients, check_fraction, check_interval, register_method, update_due
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.state import SparseLayer, SparseState
@@ -64,6 +64,7 @@ class Trigger(Selecting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_interval("Trigger", self.delta_t)
         if self.threshold is not None and self.quantile is not None:
             raise UsageError(
                 "Trigger got both a threshold and a quantile; accepted is one of them, or neither (paced)."
