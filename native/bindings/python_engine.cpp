@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "bindings/python.hpp"
+#include "bindings/python_matrix.hpp"
 #include "bindings/torch_threads.hpp"
 #include "isogrid/convolution.hpp"
 #include "isogrid/linear.hpp"
@@ -22,37 +23,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
-
-template <class T>
-using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Scales = std::optional<Array<float>>;
-
-// A matrix as arrays: `values` is float32, uint16 (the bits of float16) or int8.
-isogrid::SparseMatrix matrix_of(std::int64_t rows, std::int64_t columns, const Array<std::int64_t>& row_begin,
-                                const Array<std::int32_t>& column,
-                                const nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>& values,
-                                const Scales& scales) {
-    if (rows < 1 || columns < 1 || rows > isogrid::max_matrix_side || columns > isogrid::max_matrix_side) {
-        check(isogrid::Status::shape_out_of_range);
-    }
-    isogrid::ValueType type = isogrid::ValueType::f32;
-    if (values.dtype() == nb::dtype<std::uint16_t>()) {
-        type = isogrid::ValueType::f16;
-    } else if (values.dtype() == nb::dtype<std::int8_t>()) {
-        type = isogrid::ValueType::int8;
-    } else if (values.dtype() != nb::dtype<float>()) {
-        check(isogrid::Status::unknown_type);
-    }
-    if (values.size() != column.size()) check(isogrid::Status::wrong_shape);
-    if (scales && scales->size() != static_cast<std::size_t>(rows)) check(isogrid::Status::wrong_scales);
-    return {static_cast<std::int32_t>(rows),
-            static_cast<std::int32_t>(columns),
-            {row_begin.data(), row_begin.size()},
-            {column.data(), column.size()},
-            values.data(),
-            type,
-            scales ? scales->data() : nullptr};
-}
 
 isogrid::Epilogue epilogue_of(std::int64_t rows, const std::optional<Array<float>>& bias, int activation, float low,
                               float high) {
@@ -72,8 +42,7 @@ float* mutable_floats(std::uintptr_t address) {
 class PythonLinear {
   public:
     PythonLinear(std::int64_t rows, std::int64_t columns, const Array<std::int64_t>& row_begin,
-                 const Array<std::int32_t>& column,
-                 const nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>& values, const Scales& scales,
+                 const Array<std::int32_t>& column, const Numbers& values, const Scales& scales,
                  const std::optional<Array<float>>& bias, int activation, float low, float high, bool skip_zeros) {
         const auto matrix = matrix_of(rows, columns, row_begin, column, values, scales);
         const auto epilogue = epilogue_of(rows, bias, activation, low, high);
@@ -101,11 +70,10 @@ class PythonLinear {
 class PythonConvolution {
   public:
     PythonConvolution(std::int64_t rows, std::int64_t columns, const Array<std::int64_t>& row_begin,
-                      const Array<std::int32_t>& column,
-                      const nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>& values,
-                      const Scales& scales, const std::optional<Array<float>>& bias, int activation, float low,
-                      float high, int groups, int channels, std::pair<int, int> kernel, std::pair<int, int> stride,
-                      std::array<int, 4> padding, std::pair<int, int> dilation) {
+                      const Array<std::int32_t>& column, const Numbers& values, const Scales& scales,
+                      const std::optional<Array<float>>& bias, int activation, float low, float high, int groups,
+                      int channels, std::pair<int, int> kernel, std::pair<int, int> stride, std::array<int, 4> padding,
+                      std::pair<int, int> dilation) {
         const auto matrix = matrix_of(rows, columns, row_begin, column, values, scales);
         const auto epilogue = epilogue_of(rows, bias, activation, low, high);
         const isogrid::ConvolutionShape shape{
@@ -201,17 +169,15 @@ void add_engine(nb::module_& module) {
 
     nb::class_<PythonLinear>(module, "Linear", "A sparse linear layer on token-major activations.")
         .def(nb::init<std::int64_t, std::int64_t, const Array<std::int64_t>&, const Array<std::int32_t>&,
-                      const nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>&, const Scales&,
-                      const std::optional<Array<float>>&, int, float, float, bool>(),
+                      const Numbers&, const Scales&, const std::optional<Array<float>>&, int, float, float, bool>(),
              "rows"_a, "columns"_a, "row_begin"_a.noconvert(), "column"_a.noconvert(), "values"_a.noconvert(),
              "scales"_a.none(), "bias"_a.none(), "activation"_a, "low"_a, "high"_a, "skip_zeros"_a)
         .def("run", &PythonLinear::run, "x"_a, "tokens"_a, "residual"_a, "y"_a,
              "Addresses of float32 data: x [tokens][columns], residual (0 for none) and y [tokens][rows].");
     nb::class_<PythonConvolution>(module, "Convolution", "A sparse convolution on NCHW images.")
         .def(nb::init<std::int64_t, std::int64_t, const Array<std::int64_t>&, const Array<std::int32_t>&,
-                      const nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>&, const Scales&,
-                      const std::optional<Array<float>>&, int, float, float, int, int, std::pair<int, int>,
-                      std::pair<int, int>, std::array<int, 4>, std::pair<int, int>>(),
+                      const Numbers&, const Scales&, const std::optional<Array<float>>&, int, float, float, int, int,
+                      std::pair<int, int>, std::pair<int, int>, std::array<int, 4>, std::pair<int, int>>(),
              "rows"_a, "columns"_a, "row_begin"_a.noconvert(), "column"_a.noconvert(), "values"_a.noconvert(),
              "scales"_a.none(), "bias"_a.none(), "activation"_a, "low"_a, "high"_a, "groups"_a, "channels"_a,
              "kernel"_a, "stride"_a, "padding"_a, "dilation"_a)
