@@ -28,6 +28,12 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def no_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timing has tests of its own, and the run that is `finished` has it."""
+    monkeypatch.setattr(isogrid.frontier.writing, "measure_speed", lambda *_: None)
+
+
 @pytest.fixture(scope="package")
 def tiny() -> ClassificationTask:
     task = load_task(str(TINY))

@@ -25,6 +25,8 @@ from isogrid.formats.files import write_atomically
 from isogrid.formats.onnx import export
 from isogrid.frontier import optimize
 
+isogrid.frontier.writing.measure_speed = lambda *_: None  # writes nothing, and takes its time
+
 TASK = Path(__file__).with_name("tiny_task.py")
 
 

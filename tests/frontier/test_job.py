@@ -412,7 +412,7 @@ def test_dense_training_stops_at_a_threshold(script: Script, tmp_path: Path) -> 
         ({"max_drop": None}, UsageError, "needs either max_drop"),
         ({"floor": 0.9}, UsageError, "needs either max_drop"),
         ({"max_drop": "half"}, FloorError, "'half' is not understood"),
-        ({"minimize": "time"}, UsageError, "accepted are 'bytes' and 'nonzeros'"),
+        ({"minimize": "time"}, UsageError, "accepted are 'bytes', 'nonzeros', 'latency'"),
         ({"method": "gradul"}, UsageError, "did you mean 'gradual'"),
         ({"method": 3}, UsageError, "accepted is a Method or a method's name"),
         ({"seed": -1}, UsageError, "seed=-1"),
@@ -477,3 +477,24 @@ def test_choice_and_verdict_take_no_notice_of_each_other(finished: OptimizeResul
     dense = ig.load(finished.path / "dense.safetensors", into=tiny.model()).eval()
     verdict = confirm(tiny.metric, max_drop("2pt"), tiny.evaluate(dense, "test"), tiny.evaluate(finished.model, "test"))
     assert verdict == report.verdict
+
+
+def test_a_finished_run_has_timed_its_models_and_its_result_says_nothing_of_it(finished: OptimizeResult) -> None:
+    speed = finished.report.speed
+    assert speed is not None
+    packed = (finished.path / "model.packed.onnx").is_file()
+    assert {row.model for row in speed.rows} == {"dense", "sparse", *(["packed"] if packed else [])}
+    assert packed == ("model.packed.onnx" in finished.report.balance.files)
+    assert "milliseconds" not in (finished.path / "result.json").read_text()
+    assert "milliseconds" in (finished.path / "report.json").read_text()
+
+
+def test_latency_is_an_objective_and_stands_in_the_frontier(tiny: ClassificationTask, tmp_path: Path) -> None:
+    result = optimize(tiny, max_drop="2pt", minimize="latency", out=tmp_path / "run")
+    points = json.loads((tmp_path / "run" / "frontier.json").read_text())
+    assert all(point["latency"] > 0 for point in points)
+    chosen = next(point for point in points if point["chosen"])
+    assert chosen["latency"] == min(point["latency"] for point in points if point["holds"])
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["minimize"] == "latency"
+    assert result.report.chosen is not None
+    assert result.report.chosen.latency == chosen["latency"]
