@@ -25,6 +25,14 @@ from isogrid.formats.files import write_atomically
 from isogrid.formats.onnx import export
 from isogrid.frontier import optimize
 
+
+def copied(source: Path, target: Path, *_: Any) -> int:
+    """Stands in for packing, which every child would have to load libraries for: a file is written all the same."""
+    write_atomically(target, source.read_bytes())
+    return target.stat().st_size
+
+
+isogrid.frontier.writing.write_packed = copied
 isogrid.frontier.writing.measure_speed = lambda *_: None  # writes nothing, and takes its time
 
 TASK = Path(__file__).with_name("tiny_task.py")

@@ -16,7 +16,6 @@ from isogrid.formats import onnx as onnx_format
 from isogrid.formats.numbers import Values
 from isogrid.report.data import Speed, SpeedRow
 from isogrid.runtime.benchmarking.contestants import Feeds, in_onnxruntime
-from isogrid.runtime.packing.packer import pack
 from isogrid.runtime.session import Session
 from isogrid.runtime.timing import Candidate, race, ratio
 
@@ -28,7 +27,9 @@ _THREADS = 1
 
 def write_packed(source: Path, target: Path, values: Values, example: tuple[Any, ...]) -> int | None:
     """The packed form of a written model: its bytes, or None where no layer would gain, and then no file."""
-    shapes = _shapes(Session(source), example)
+    from isogrid.runtime.packing.packer import pack
+
+    shapes = _shapes(Session(source, threads=1), example)
     # The larger batch decides: what pays there pays more for one sample.
     report = pack(source, target, values=values, shapes=shapes)
     if report.packed:
@@ -80,7 +81,7 @@ def _raced(files: Mapping[str, Path], feeds: Feeds, batch: int) -> list[SpeedRow
 
 
 def _feeds(model: Path, example: tuple[Any, ...], batch: int) -> Feeds:
-    ports = Session(model).inputs
+    ports = Session(model, threads=1).inputs
     tensors = [tensor for tensor in example if isinstance(tensor, Tensor)]
     if len(ports) != len(tensors):
         raise UsageError("The example has other inputs than the file.")

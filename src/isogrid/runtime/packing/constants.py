@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Constants:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self._opset = model.opset_imports.get("", 13)
+        self.opset = model.opset_imports.get("", 13)
         self._known: dict[ir.Value, bool] = {}
         self._small: dict[ir.Value, NDArray[Any]] = {}
 
@@ -103,38 +104,37 @@ class Constants:
     def _evaluate(self, value: ir.Value) -> NDArray[Any]:
         node = value.producer()
         assert node is not None
-        feeds: dict[str, NDArray[Any]] = {}
-        names = []
-        for index, given in enumerate(node.inputs):
-            if given is None:
-                names.append("")
-                continue
-            array = self.array(given)
-            if array is None:
-                raise ValueError("an input is not constant")
-            names.append(f"x{index}")
-            feeds[f"x{index}"] = array
-        proto = ir.serde.serialize_node(node)
-        outputs = [f"y{number}" for number in range(len(node.outputs))]
-        del proto.input[:], proto.output[:]
-        proto.input.extend(names)
-        proto.output.extend(outputs)
-        inputs = [
-            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in feeds.items()
-        ]
-        wanted = outputs[list(node.outputs).index(value)]
-        graph = onnx.helper.make_graph([proto], "constant", inputs, [onnx.ValueInfoProto(name=wanted)])
-        (found,) = self._evaluator(graph).run([wanted], feeds)
-        return np.asarray(found)
+        arrays = [None if given is None else self.array(given) for given in node.inputs]
+        if any(array is None and given is not None for array, given in zip(arrays, node.inputs, strict=True)):
+            raise ValueError("an input is not constant")
+        return evaluate_node(node, value, arrays, self.opset)
 
-    def _evaluator(self, graph: onnx.GraphProto) -> ReferenceEvaluator:
-        """Of the model's operator set, or of a newer one where the reference has none so old."""
-        imports = [[onnx.helper.make_opsetid("", version)] for version in (self._opset, max(self._opset, _COMPLETE))]
-        try:
-            return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports[0]))
-        except RuntimeError:
-            return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports[1]))
+
+def evaluate_node(node: ir.Node, value: ir.Value, arrays: Sequence[NDArray[Any] | None], opset: int) -> NDArray[Any]:
+    """The output `value` of a node whose inputs are `arrays`."""
+    feeds = {f"x{index}": array for index, array in enumerate(arrays) if array is not None}
+    proto = ir.serde.serialize_node(node)
+    outputs = [f"y{number}" for number in range(len(node.outputs))]
+    del proto.input[:], proto.output[:]
+    proto.input.extend("" if array is None else f"x{index}" for index, array in enumerate(arrays))
+    proto.output.extend(outputs)
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in feeds.items()
+    ]
+    wanted = outputs[list(node.outputs).index(value)]
+    graph = onnx.helper.make_graph([proto], "constant", inputs, [onnx.ValueInfoProto(name=wanted)])
+    (found,) = _evaluator(graph, opset).run([wanted], feeds)
+    return np.asarray(found)
+
+
+def _evaluator(graph: onnx.GraphProto, opset: int) -> ReferenceEvaluator:
+    """Of the model's operator set, or of a newer one where the reference has none so old."""
+    imports = [[onnx.helper.make_opsetid("", version)] for version in (opset, max(opset, _COMPLETE))]
+    try:
+        return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports[0]))
+    except RuntimeError:
+        return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports[1]))
 
 
 def _size(value: ir.Value) -> int:

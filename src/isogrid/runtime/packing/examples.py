@@ -178,10 +178,31 @@ def _below(value: ir.Value, constants: Constants) -> int:
                 axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
                 if table is not None and table.ndim:
                     rows.append(table.shape[axis])
-            elif node.op_type in _CARRIERS and index == 0 and id(node.outputs[0]) not in seen:
+            elif _carries(node, index) and id(node.outputs[0]) not in seen:
                 seen.add(id(node.outputs[0]))
                 waiting.append(node.outputs[0])
     return min(rows, default=2)
+
+
+def _carries(node: ir.Node, index: int) -> bool:
+    """Whether a number that is looked up leaves the node as it came, for some inputs at least.
+
+    Keras counts negative ones from the end: Where(x < 0, x + rows, x), or the sum of both, each times a mask.
+    """
+    if node.op_type == "Where":
+        return index > 0
+    if node.op_type == "Mul":
+        return _is_mask(node.inputs[1 - index])
+    if node.op_type == "Add":
+        terms = [value.producer() if value is not None else None for value in node.inputs]
+        return all(term is not None and term.op_type == "Mul" and any(map(_is_mask, term.inputs)) for term in terms)
+    return node.op_type in _CARRIERS and index == 0
+
+
+def _is_mask(value: ir.Value | None) -> bool:
+    cast = value.producer() if value is not None else None
+    given = cast.inputs[0] if cast is not None and cast.op_type == "Cast" else None
+    return given is not None and given.dtype == ir.DataType.BOOL
 
 
 def _random(rng: np.random.Generator, entry: Input, shape: Shape) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -224,9 +224,16 @@ def _other(node: ir.Node, constants: Constants) -> Iterator[Left]:
 
 def same_shape(one: ir.Value, other: ir.Value) -> bool:
     """Whether two values have the same shape whatever the sizes of the inputs are, as far as that can be known."""
-    if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
+    if one.shape is None or other.shape is None:
         return False
-    for left, right in zip(one.shape.dims, other.shape.dims, strict=True):
+    return same_sizes(one.shape.dims, other.shape.dims)
+
+
+def same_sizes(one: Sequence[int | ir.SymbolicDim], other: Sequence[int | ir.SymbolicDim]) -> bool:
+    """Whether sizes are the same one by one, as far as that can be known."""
+    if len(one) != len(other):
+        return False
+    for left, right in zip(one, other, strict=True):
         known = isinstance(left, int) or (isinstance(left, ir.SymbolicDim) and left.value is not None)
         if not known or left != right:
             return False

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from isogrid.runtime.packing.constants import Constants
 from isogrid.runtime.packing.finding import same_shape
 from isogrid.runtime.packing.layer import Layer
+from isogrid.runtime.packing.layouts import row_axes
 from isogrid.runtime.packing.recognition import follow
 
 _KINDS = frozenset({"linear", "conv1d", "conv2d", "depthwise"})
@@ -17,17 +18,38 @@ _KINDS = frozenset({"linear", "conv1d", "conv2d", "depthwise"})
 def fuse(layer: Layer, constants: Constants, taken: set[ir.Node]) -> None:
     """Extend `layer` by the nodes after it; `taken` are those that other layers have, and gains what this one takes."""
     if layer.kind in _KINDS:
-        while _take_affine(layer, constants, taken):
-            pass
-        if layer.residual is None:
-            _take_residual(layer, constants, taken)
-        found = follow(layer.result, constants) if not layer.result.is_graph_output() else None
-        if found is not None and not taken & set(found[0]):
-            layer.nodes += found[0]
-            layer.epilogue = found[1]
-        elif found is None:
-            _take_biased_gelu(layer, constants, taken)
+        _take_all(layer, constants, taken)
+        if layer.epilogue.activation == "none":
+            _take_behind_layout(layer, constants, taken)
     taken |= set(layer.nodes)
+
+
+def _take_all(layer: Layer, constants: Constants, taken: set[ir.Node]) -> None:
+    while _take_affine(layer, constants, taken):
+        pass
+    if layer.residual is None and layer.layout is None:
+        _take_residual(layer, constants, taken)
+    found = follow(layer.result, constants) if not layer.result.is_graph_output() else None
+    if found is not None and not taken & set(found[0]):
+        layer.nodes += found[0]
+        layer.epilogue = found[1]
+    elif found is None:
+        _take_biased_gelu(layer, constants, taken)
+
+
+def _take_behind_layout(layer: Layer, constants: Constants, taken: set[ir.Node]) -> None:
+    """What is done to each number or row may as well be done before the result is given another shape."""
+    node = _only_user(layer.result)
+    axes = None if node is None or node in taken else row_axes(layer, node, constants)
+    if node is None or axes is None:
+        return
+    count = len(layer.nodes)
+    layer.nodes.append(node)
+    layer.layout, layer.row_axes = node, axes
+    _take_all(layer, constants, taken)
+    if layer.result is node.outputs[0]:
+        del layer.nodes[count:]
+        layer.layout = None
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:
@@ -90,7 +112,11 @@ def _per_row(value: ir.Value | None, layer: Layer, constants: Constants) -> NDAr
     """A constant as one number a row, if it is broadcast over all else."""
     array = constants.array(value)
     rows = layer.attributes["rows"]
-    if array is None or array.dtype != np.float32 or array.size not in (1, rows):
+    if array is None or array.dtype != np.float32:
+        return None
+    if layer.layout is not None:
+        return _per_row_behind(layer, array)
+    if array.size not in (1, rows):
         return None
     if array.ndim > 1 and (layer.result.shape is None or array.ndim > len(layer.result.shape)):
         return None
@@ -101,6 +127,22 @@ def _per_row(value: ir.Value | None, layer: Layer, constants: Constants) -> NDAr
         if array.size > 1 and sizes[len(sizes) - 1 - behind] != rows:
             return None
     return np.ascontiguousarray(np.broadcast_to(array.reshape(-1), (rows,)))
+
+
+def _per_row_behind(layer: Layer, array: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The same where the rows lie along other axes now."""
+    assert layer.result.shape is not None
+    sizes = layer.result.shape.dims
+    first, last = layer.row_axes
+    found = (1,) * (len(sizes) - array.ndim) + array.shape
+    if len(found) != len(sizes) or any(size != 1 for size in found[:first] + found[last:]):
+        return None
+    wanted = tuple(int(size) for size in sizes[first:last] if isinstance(size, int))
+    if len(wanted) != last - first or any(
+        size not in (1, most) for size, most in zip(found[first:last], wanted, strict=True)
+    ):
+        return None
+    return np.ascontiguousarray(np.broadcast_to(array.reshape(found[first:last]), wanted)).reshape(-1)
 
 
 def _normalisation(

@@ -37,6 +37,8 @@ class Layer:
         residual: what is added, of the shape of the result.
         epilogue: the activation.
         nodes: all that the operator stands for, in order.
+        layout: the one of them, if any, that gives the product another shape; it stays, but after the operator.
+        row_axes: the axes that the rows lie along then, from one up to another.
         states: further inputs of a recurrent layer.
     """
 
@@ -54,6 +56,8 @@ class Layer:
     residual: ir.Value | None = None
     epilogue: Epilogue = field(default_factory=Epilogue)
     nodes: list[ir.Node] = field(default_factory=list)
+    layout: ir.Node | None = None
+    row_axes: tuple[int, int] = (0, 0)
     states: tuple[ir.Value | None, ...] = ()
     _nonzeros: int | None = None
 

@@ -67,13 +67,21 @@ class Replacer:
         outputs = list(last.outputs)
         if layer.kind in ("lstm", "gru"):
             outputs = self._all_outputs(layer, outputs)
-        anchor = last
+        results = [self._fresh(value) for value in outputs]
+        made = results if layer.layout is None else [self._unshaped(layer, layer.layout)]
         node = ir.Node(
             DOMAIN, OPERATORS[layer.kind], inputs, [_attribute(*item) for item in _attributes(layer).items()],
-            outputs=[self._fresh(value) for value in outputs], name=layer.node.name, version=VERSION,
+            outputs=made, name=layer.node.name, version=VERSION,
         )  # fmt: skip
-        self._graph.insert_before(anchor, node)
-        for old, new in zip(outputs, node.outputs, strict=True):
+        self._graph.insert_before(last, node)
+        if layer.layout is not None:
+            rest = [self._now(value) for value in layer.layout.inputs[1:]]
+            layout = ir.Node(
+                "", layer.layout.op_type, [*made, *rest], layer.layout.attributes.values(), outputs=results,
+                name=layer.layout.name,
+            )  # fmt: skip
+            self._graph.insert_before(last, layout)
+        for old, new in zip(outputs, results, strict=True):
             self._take_over(old, new)
         for gone in reversed(layer.nodes):
             self._graph.remove(gone, safe=True)
@@ -114,6 +122,12 @@ class Replacer:
         count = 3 if layer.kind == "lstm" else 2
         spare = [ir.Value(name="", type=ir.TensorType(ir.DataType.FLOAT)) for _ in range(count - len(outputs))]
         return [*outputs, *spare]
+
+    def _unshaped(self, layer: Layer, layout: ir.Node) -> ir.Value:
+        """What the operator gives where another node gives it its shape."""
+        before = layout.inputs[0]
+        assert before is not None
+        return ir.Value(name=self._name(f"{layer.name}.unshaped"), shape=before.shape, type=before.type)
 
     def _fresh(self, old: ir.Value) -> ir.Value:
         return ir.Value(name=old.name or self._name("unused"), shape=old.shape, type=old.type)

@@ -9,12 +9,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
+from isogrid.runtime.packing.layouts import drop_reshapes
+from isogrid.runtime.packing.loops import write_gru
+
 _LARGE = 256
 """Elements: constants above are evaluated when they are packed, and else stay as they are stored."""
 
 
 def tidy(model: ir.Model) -> ir.Model:
-    """Inline functions, fold what computes shapes, infer shapes; in place, and the model again."""
+    """Inline, fold and infer shapes, and undo what exporters do to products and GRUs; in place, and the model again."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -27,6 +30,8 @@ def tidy(model: ir.Model) -> ir.Model:
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
             common.NameFixPass()(model)
             common.ShapeInferencePass(strict_mode=False)(model)
+            write_gru(model)
+            drop_reshapes(model)
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
