@@ -27,6 +27,7 @@ from benchmarks.common import output
 from benchmarks.models.zoo import MASKS, MODELS, Zoo, build
 from isogrid.runtime.benchmarking.racing import DENSE, INT8, OURS, benchmark
 from isogrid.runtime.benchmarking.result import Benchmark
+from isogrid.runtime.exporting import input_shapes
 
 BYTES = {"fp32": 0.14, "int8": 0.07}
 """Of the packed file at 90 %, as a fraction of the dense float32 file."""
@@ -77,7 +78,7 @@ def _race(zoo: Zoo, folder: Path, given: argparse.Namespace) -> tuple[Benchmark,
                 dynamic_batch=one_batch,
             )
     dense = files[0].stat().st_size
-    shapes = _shapes(files[0], zoo)
+    shapes = input_shapes(files[0], zoo.inputs)
     sizes = {}
     for values in BYTES:
         isogrid.runtime.pack(files[1], folder / "packed.onnx", values=values, shapes=shapes)
@@ -87,11 +88,6 @@ def _race(zoo: Zoo, folder: Path, given: argparse.Namespace) -> tuple[Benchmark,
         files, at=[given.sparsity], threads=given.threads, batch=batch, shapes=shapes, seconds=given.seconds
     )
     return raced, sizes
-
-
-def _shapes(file: Path, zoo: Zoo) -> dict[str, tuple[int, ...]]:
-    session = isogrid.runtime.Session(file)
-    return {port.name: tuple(x.shape) for port, x in zip(session.inputs, zoo.inputs, strict=True)}
 
 
 def _judge(goal: float, result: Benchmark, sizes: dict[str, float], sparsity: float) -> list[dict[str, Any]]:

@@ -15,3 +15,12 @@ def size(count: float) -> str:
             break
         count /= 1000
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def counted(count: int, word: str) -> str:
+    """Write a number of things.
+
+    >>> counted(1, "thread"), counted(2000, "thread")
+    ('1 thread', '2,000 threads')
+    """
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

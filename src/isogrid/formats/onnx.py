@@ -48,19 +48,7 @@ def export(
 ) -> int:
     """Write `model`, in evaluation mode, as an ONNX file with sparse weights; give the number of bytes.
 
-    How weights are stored is told in `isogrid.formats.onnx_weights`: each in the fewest bytes, and exactly.  With
-    ``values="fp16"`` or ``"int8"`` a copy of the model is rounded first, as `isogrid.quantize` does.  The metadata of
-    the file has ``isogrid.version``, ``isogrid.values``, ``isogrid.sparsity`` and ``isogrid.sparsity_of_model``.
-
-    Args:
-        model: left as it is; its wrappers (``torch.compile``, DDP, averaged models) are seen through.
-        path: the file; written whole or not at all.
-        example: a tensor, or the sequence of the model's positional arguments.
-        values: number format of the weights.
-        targets, ignore: which weights are rounded and counted, as in `isogrid.save`.
-        input_names, output_names: names in the graph; by default those of ``forward`` and of the graph.
-        dynamic_batch: leave axis 0 of every input tensor free (one size for all), named ``batch``.
-        opset: ONNX operator set; by default that of the installed exporter.
+    `isogrid.export` is this one with a packed form beside it, and says what the arguments are.
 
     Raises:
         UsageError: an unknown number format, or no batch axis to leave free.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isogrid.errors import FormatError, UsageError
+from isogrid.errors import FormatError, UsageError, first_line
 from isogrid.formats.onnx_weights import require_onnx
 from isogrid.formats.packed import unpack_matrix
 from isogrid.formats.roles import Role
@@ -137,8 +137,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxContents:
         notes = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith("isogrid.")}
         return OnnxContents(weights, sum(file.stat().st_size for file in files), notes)
     except Exception as problem:
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
-        raise FormatError(f"{path} cannot be read as ONNX: {reason}.") from None
+        raise FormatError(f"{path} cannot be read as ONNX: {first_line(problem)}.") from None
 
 
 def _external_files(onnx: Any, graph: Any) -> set[str]:

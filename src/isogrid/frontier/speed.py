@@ -16,6 +16,7 @@ from isogrid.formats import onnx as onnx_format
 from isogrid.formats.numbers import Values
 from isogrid.report.data import Speed, SpeedRow
 from isogrid.runtime.benchmarking.contestants import Feeds, in_onnxruntime
+from isogrid.runtime.exporting import input_shapes
 from isogrid.runtime.session import Session
 from isogrid.runtime.timing import Candidate, race, ratio
 
@@ -29,8 +30,8 @@ def write_packed(source: Path, target: Path, values: Values, example: tuple[Any,
     """The packed form of a written model: its bytes, or None where no layer would gain, and then no file."""
     from isogrid.runtime.packing.packer import pack
 
-    shapes = _shapes(Session(source, threads=1), example)
     # The larger batch decides: what pays there pays more for one sample.
+    shapes = input_shapes(source, example, batch=BATCHES[-1])
     report = pack(source, target, values=values, shapes=shapes)
     if report.packed:
         return report.bytes_after
@@ -88,16 +89,4 @@ def _feeds(model: Path, example: tuple[Any, ...], batch: int) -> Feeds:
     return {
         port.name: tensor[torch.arange(batch) % len(tensor)].numpy()
         for port, tensor in zip(ports, tensors, strict=True)
-    }
-
-
-def _shapes(session: Session, example: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
-    tensors = [tensor for tensor in example if isinstance(tensor, Tensor)]
-    if len(session.inputs) != len(tensors):
-        return {}
-    free = all(isinstance(port.shape[0], str) for port in session.inputs if port.shape)
-    batch = BATCHES[-1] if free else None
-    return {
-        port.name: (batch or tensor.shape[0], *tensor.shape[1:])
-        for port, tensor in zip(session.inputs, tensors, strict=True)
     }

@@ -12,7 +12,7 @@ from isogrid.errors import MissingDependencyError
 from isogrid.formats.files import write_atomically
 from isogrid.report import figures, selection, wording
 from isogrid.report.data import ReportData
-from isogrid.units import size
+from isogrid.units import counted, size
 
 try:
     import jinja2
@@ -106,7 +106,7 @@ def _environment(data: ReportData) -> jinja2.Environment:
         "share": wording.share,
         "size": size,
         "whole": wording.whole,
-        "counted": wording.counted,
+        "counted": counted,
         "times": wording.times,
         "duration": wording.duration,
         "value": scale.value,

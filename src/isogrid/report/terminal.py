@@ -11,7 +11,7 @@ from rich.text import Text
 
 from isogrid.report import selection, wording
 from isogrid.report.data import ReportData, Speed
-from isogrid.units import size
+from isogrid.units import counted, size
 
 _MOST_POINTS = 12
 _MOST_LAYERS = 16
@@ -81,7 +81,7 @@ def _comparison(data: ReportData, plain: bool) -> Table:
 
 
 def _speed(speed: Speed, plain: bool) -> Table:
-    table = _table(f"in ONNX Runtime, {wording.counted(speed.threads, 'thread')}", plain)
+    table = _table(f"in ONNX Runtime, {counted(speed.threads, 'thread')}", plain)
     table.add_column("")
     _numbers(table, ("samples a call", "ms", "quartiles", "times faster"))
     for row in speed.rows:

@@ -26,15 +26,6 @@ def share(fraction: float) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
-def counted(count: int, word: str) -> str:
-    """Write a number of things.
-
-    >>> counted(1, "thread"), counted(2, "thread")
-    ('1 thread', '2 threads')
-    """
-    return f"{whole(count)} {word}" if count == 1 else f"{whole(count)} {word}s"
-
-
 def whole(count: int) -> str:
     """Write an integer with its thousands set apart.
 

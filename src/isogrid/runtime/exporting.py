@@ -78,9 +78,24 @@ def export(
     with tempfile.TemporaryDirectory(prefix="isogrid-") as folder:
         standard = Path(folder, "standard.onnx")
         onnx.export(model, standard, example, **options)
-        tensors = [part for part in ([example] if isinstance(example, Tensor) else example) if isinstance(part, Tensor)]
-        ports = Session(standard).inputs
-        shapes = {}
-        if len(ports) == len(tensors):
-            shapes = {port.name: tuple(tensor.shape) for port, tensor in zip(ports, tensors, strict=True)}
-        return pack(standard, path, values=values, shapes=shapes).bytes_after
+        given = [example] if isinstance(example, Tensor) else example
+        return pack(standard, path, values=values, shapes=input_shapes(standard, given)).bytes_after
+
+
+def input_shapes(
+    model: str | os.PathLike[str], example: Sequence[Any], *, batch: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of an ONNX model's inputs, by name: those of the example's tensors, in order.
+
+    With `batch`, every axis 0 has that size, if the model leaves all of them free.  Nothing where the file has another
+    number of inputs: an exporter may have dropped one.
+    """
+    ports = Session(model, threads=1).inputs
+    tensors = [part for part in example if isinstance(part, Tensor)]
+    if len(ports) != len(tensors):
+        return {}
+    free = all(isinstance(port.shape[0], str) for port in ports if port.shape)
+    shapes = {port.name: tuple(tensor.shape) for port, tensor in zip(ports, tensors, strict=True)}
+    if batch is None or not free:
+        return shapes
+    return {name: (batch, *shape[1:]) for name, shape in shapes.items()}

@@ -65,7 +65,7 @@ def in_openvino(model: str, feeds: Feeds, threads: int) -> Bound:
         ImportError: openvino is not installed.
         Exception: whatever OpenVINO says to the model.
     """
-    import openvino as ov  # type: ignore[import-not-found, unused-ignore]
+    import openvino as ov  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     core = ov.Core()
     config = {
@@ -158,9 +158,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         root.setLevel(level)
-
-
-def file_bytes(model: str) -> int:
-    """Of a file, with the external data that lies beside it."""
-    path = Path(model)
-    return sum(part.stat().st_size for part in (path, path.with_name(path.name + ".data")) if part.exists())

@@ -11,8 +11,8 @@ from onnx import numpy_helper
 from isogrid.errors import UnsupportedError, UsageError
 from isogrid.formats.onnx_reading import read_onnx
 from isogrid.formats.roles import Role
+from isogrid.runtime.packing.files import LARGEST_FILE
 
-_LARGEST_FILE = 2_000_000_000
 _FLOATING = ("fp32", "fp16", "fp64")
 
 
@@ -57,7 +57,7 @@ def mask_randomly(source: Path, target: Path, sparsity: float, *, seed: int = 0)
         raise UnsupportedError(
             f"{source} has no weights that could be masked: no floating point target is stored in it."
         )
-    large = model.ByteSize() > _LARGEST_FILE
+    large = model.ByteSize() > LARGEST_FILE
     onnx.save(model, target, save_as_external_data=large, location=f"{target.name}.data" if large else None)
     return zeros
 

@@ -14,13 +14,13 @@ from isogrid.errors import FormatError, IsogridError, UsageError, first_line
 from isogrid.formats.numbers import Values, parse_values
 from isogrid.formats.onnx_reading import read_onnx
 from isogrid.formats.roles import Role
-from isogrid.runtime.benchmarking.contestants import Bound, Feeds, file_bytes, in_onnxruntime, in_openvino, quantized
+from isogrid.runtime.benchmarking.contestants import Bound, Feeds, in_onnxruntime, in_openvino, quantized
 from isogrid.runtime.benchmarking.masking import mask_randomly
 from isogrid.runtime.benchmarking.memory import memory_bytes
 from isogrid.runtime.benchmarking.result import Benchmark, Row
 from isogrid.runtime.packing.constants import Constants
 from isogrid.runtime.packing.examples import Examples, read_inputs, run_original
-from isogrid.runtime.packing.files import read_model
+from isogrid.runtime.packing.files import file_bytes, read_model
 from isogrid.runtime.packing.packer import pack
 from isogrid.runtime.packing.running import difference
 from isogrid.runtime.timing import Candidate, race, ratio
@@ -217,7 +217,7 @@ class _Job:
                     sample=samples[number],
                     speedup=ratio(samples[0], samples[number]) if number else None,
                     difference=None if entry.wanted is None else difference(entry.bound.outputs, entry.wanted),
-                    bytes=file_bytes(entry.path),
+                    bytes=file_bytes(Path(entry.path)),
                     memory=None if foreign else memory_bytes(entry.path, self.feeds, self.threads),
                     note=entry.note,
                 )

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from isogrid.errors import MissingDependencyError, RunError
 from isogrid.runtime.timing import Ratio, Sample
-from isogrid.units import size
+from isogrid.units import counted, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,9 +110,9 @@ class Benchmark:
     def show(self, console: Console) -> None:
         """Print the table and the notes; a console of 120 columns has room for all of it."""
         wide = console.width >= _WIDE
-        title = f"{self.rows[0].file}: {self.batch} {_plural(self.batch, 'sample')} a call, "
+        title = f"{self.rows[0].file}: {counted(self.batch, 'sample')} a call, {counted(self.threads, 'thread')}"
         table = Table(
-            title=title + f"{self.threads} {_plural(self.threads, 'thread')}",
+            title=title,
             title_justify="left",
             box=box.SIMPLE_HEAD if console.is_terminal else None,
             pad_edge=False,
@@ -128,8 +128,8 @@ class Benchmark:
             cells = [
                 cell for name, cell in zip(names, self._cells(row, wide), strict=True) if wide or name not in _LEFT_OUT
             ]
-            title = f"{row.title}: {row.file}" if several else row.title
-            table.add_row(Text(title), *cells, style="bold" if row.ours else "")
+            name = f"{row.title}: {row.file}" if several else row.title
+            table.add_row(Text(name), *cells, style="bold" if row.ours else "")
         console.print(table)
         if any(row.masked for row in self.rows):
             console.print("~ random zeros, for what trained ones would bring", highlight=False)
@@ -216,7 +216,3 @@ def machine() -> dict[str, Any]:
 def _ms(seconds: float) -> str:
     ms = 1e3 * seconds
     return f"{ms:.3f}" if ms < 10 else f"{ms:.2f}" if ms < 100 else f"{ms:.1f}"
-
-
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"

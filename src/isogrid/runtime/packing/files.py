@@ -81,7 +81,7 @@ def read_model(path: str | os.PathLike[str]) -> Source:
         proto = onnx.load(path, load_external_data=False)
         if not proto.opset_import or not proto.graph.output:
             raise ValueError("it has no operator set or no output")
-        files = [path, *sorted(_external_files(path.parent, proto))]
+        files = _files(path, proto)
         digest = hashlib.sha256()
         for file in files:
             with file.open("rb") as opened:
@@ -101,6 +101,11 @@ def read_model(path: str | os.PathLike[str]) -> Source:
             f"{path} has opset {opset}; accepted are {OLDEST_OPSET} to {newest} (onnx.version_converter changes it)."
         )
     return source
+
+
+def file_bytes(path: Path) -> int:
+    """Of a model, with its external data; its tensors are not read."""
+    return sum(file.stat().st_size for file in _files(path, onnx.load(path, load_external_data=False)))
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
@@ -241,6 +246,10 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from attribute.tensors
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
                 yield from _tensors(inner)
+
+
+def _files(path: Path, proto: onnx.ModelProto) -> list[Path]:
+    return [path, *sorted(_external_files(path.parent, proto))]
 
 
 def _external_files(folder: Path, proto: onnx.ModelProto) -> set[Path]:
