@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from rich.console import Console
 
@@ -108,3 +109,10 @@ def test_what_is_not_accepted(
     mlp(tmp_path / "dense.onnx")
     with pytest.raises(UsageError, match=says):
         benchmark(models, **{"rivals": False, **options})  # type: ignore[arg-type]
+
+
+def test_bytes_count_external_data_under_any_name(tmp_path: Path) -> None:
+    model = onnx.load(mlp(tmp_path / "whole.onnx"))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (row, *_) = _quick([tmp_path / "m.onnx"], rivals=False).rows
+    assert row.bytes == sum((tmp_path / name).stat().st_size for name in ("m.onnx", "weights.bin"))
