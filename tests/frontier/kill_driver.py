@@ -32,9 +32,6 @@ def copied(source: Path, target: Path, *_: Any) -> int:
     return target.stat().st_size
 
 
-isogrid.frontier.writing.write_packed = copied
-isogrid.frontier.writing.measure_speed = lambda *_: None  # writes nothing, and takes its time
-
 TASK = Path(__file__).with_name("tiny_task.py")
 
 
@@ -131,6 +128,9 @@ def run(folder: Path, kind: str | None, kill_at: int | None = None) -> tuple[int
 
 def warm_up() -> None:
     """Load here, once, what every child needs for its export; nothing of it starts a thread."""
+    # Not when this file is imported, which collecting doctests does.
+    isogrid.frontier.writing.write_packed = copied
+    isogrid.frontier.writing.measure_speed = lambda *_: None  # writes nothing, and takes its time
     with tempfile.TemporaryDirectory() as folder:
         export(torch.nn.Linear(2, 2), f"{folder}/model.onnx", torch.zeros(1, 2))
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a process with threads must not fork"
