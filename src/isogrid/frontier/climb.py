@@ -180,7 +180,10 @@ class Search:
     def _prune_once(self, found: Found, method: Method) -> Trained:
         model = self._trainer.model_of(found.dense)
         task = self._task
-        report = prune(model, method, targets=task.targets, ignore=task.ignore, seed=self._trainer.seed)
+        report = prune(
+            model, method, data=self._trainer.calibration(method), forward=task.forward, loss=task.loss,
+            targets=task.targets, ignore=task.ignore, seed=self._trainer.seed,
+        )  # fmt: skip
         measured = self._trainer.measure(model, "validation")
         value = measured.value if isinstance(measured, Outcomes) else measured
         return Trained(dict(model.state_dict()), report.masks, value, found.dense.steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from isogrid.metrics import Outcomes, to_outcomes
 from isogrid.sparsify import Method, Sparsifier
 from isogrid.tasks import Recipe, Split, Task
 
+_CALIBRATION_SAMPLES = 1024
+"""How much of the training data a method sees that looks at data outside the training."""
 _WARM_UP = 0.05
 """Share of a phase in which the learning rate rises to its peak."""
 
@@ -101,6 +104,20 @@ class Trainer:
                 raise DataError(f"The training data of {self.task.name} is empty; accepted is one batch or more.")
         return self._steps_per_epoch
 
+    def calibration(self, method: Method) -> list[Any] | None:
+        """The first training batches of a seeded pass, for a method that looks at data outside the training."""
+        if not method.needs_data:
+            return None
+        seed_everything(self.seed, "calibration", 0)
+        chosen: list[Any] = []
+        samples = 0
+        for batch in self.task.batches():
+            chosen.append(batch)
+            samples += _samples(batch)
+            if samples >= _CALIBRATION_SAMPLES:
+                break
+        return chosen
+
     def train(self, phase: Phase, start: Trained | None = None, teacher: Ensemble | None = None) -> Trained:
         """Run a phase, or what is left of it.
 
@@ -158,6 +175,9 @@ class _PhaseRun:
             ignore=self.task.ignore,
             masks=start.masks if start is not None else None,
             seed=self.seed,
+            data=self.trainer.calibration(self.phase.method),
+            forward=self.task.forward,
+            loss=self.task.loss,
         )
 
     def run(self) -> tuple[Trained, list[dict[str, Any]]]:
@@ -223,7 +243,8 @@ class _PhaseRun:
         self.listener.epoch_ended(event)
 
     def _one_step(self, batch: Any) -> float:
-        rate = self.phase.lr * rate_at(self.step, self.total_steps)
+        due = self.step if self.sparsifier is None else self.sparsifier.lr_step
+        rate = self.phase.lr * rate_at(due, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         answer = self.task.forward(self.model, batch)
@@ -266,6 +287,12 @@ class _PhaseRun:
             self.sparsifier.load_state_dict(saved["sparsifier"])
         self.epoch, self.step, self.metric = saved["epoch"], saved["step"], saved["metric"]
         self.history = saved["history"]
+
+
+def _samples(batch: Any) -> int:
+    """How many samples a batch holds, as far as its first tensor tells; 1 where there is none."""
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else [batch]
+    return next((len(part) for part in parts if isinstance(part, Tensor) and part.dim() > 0), 1)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:

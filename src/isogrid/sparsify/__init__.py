@@ -1,6 +1,7 @@
 """Methods that make zeros, and the sparsifier that runs them inside a training loop."""
 
 from isogrid.sparsify.aware import Aware
+from isogrid.sparsify.calibration import Calibration
 from isogrid.sparsify.gradual import Gradual
 from isogrid.sparsify.method import Method, Usage, methods, parse_method, register_method
 from isogrid.sparsify.oneshot import OneShot
@@ -13,6 +14,7 @@ from isogrid.sparsify.trigger import Trigger
 
 __all__ = [
     "Aware",
+    "Calibration",
     "Gradual",
     "Method",
     "OneShot",

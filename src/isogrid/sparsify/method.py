@@ -47,6 +47,11 @@ class Method(ABC):
         """The sparsity that the method promises, or at most allows, at the end; None where it promises none."""
         return getattr(self, "sparsity", None)
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether ``begin`` runs the model on data, which ``state.calibration`` must then hold."""
+        return False
+
     def at(self, sparsity: float) -> Self:
         """The same method aimed at another sparsity."""
         if "sparsity" not in {field.name for field in dataclasses.fields(self)}:
@@ -56,6 +61,10 @@ class Method(ABC):
 
     def begin(self, state: SparseState) -> None:
         """Called once, before the first step; masks are all active or adopted."""
+
+    def lr_step(self, state: SparseState) -> int:
+        """The step at which the loop's learning-rate schedule should stand: the clock, unless the method rewinds."""
+        return state.step
 
     def gradients(self, state: SparseState) -> Gradients:
         """Which gradients ``layer.gradient`` must hold in the ``before_step`` that comes next.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.errors import UsageError
-from isogrid.masks import count_zeros, find_targets, masks_of_zeros
+from isogrid.masks import count_zeros, find_targets, masks_of_zeros, unwrap
+from isogrid.sparsify.calibration import Calibration, Forward, Loss
 from isogrid.sparsify.method import Method, Usage
 from isogrid.sparsify.state import SparseLayer, SparseState
 
@@ -34,6 +35,9 @@ def prune(
     model: nn.Module,
     method: Method,
     *,
+    data: Iterable[Any] | None = None,
+    forward: Forward | None = None,
+    loss: Loss | None = None,
     targets: str | Sequence[str] | None = None,
     ignore: str | Sequence[str] | None = None,
     embeddings: bool = False,
@@ -43,8 +47,17 @@ def prune(
 
     Zeros that the model already holds stay zero.
 
+    Args:
+        model: any module; it is changed.
+        method: a `Method` that works after training.
+        data: batches for methods that look at what the layers see, or at gradients; a few hundred samples do.
+        forward, loss: how the model answers a batch and what the loss of that is, see `Calibration`.
+        targets, ignore: names or regular expressions, see `isogrid.masks.find_targets`.
+        embeddings: whether embeddings are targets without being named.
+        seed: seeds every random choice of the method.
+
     Raises:
-        UsageError: the method belongs into a training loop (see `isogrid.Sparsifier`).
+        UsageError: the method belongs into a training loop (see `isogrid.Sparsifier`), or it needs data and got none.
         TargetError, PatternError, TrainingError: nothing to prune, a pattern that does not fit, weights not finite.
 
     >>> import torch, isogrid as ig
@@ -56,9 +69,12 @@ def prune(
         raise UsageError(
             f"prune() got {method!r}; accepted is a method that works after training, such as OneShot(sparsity=0.5)."
         )
+    if method.needs_data and data is None:
+        raise UsageError(f"{type(method).__name__} looks at data and got none; pass data=, batches of a few samples.")
     found = find_targets(model, targets, ignore, embeddings=embeddings)
     layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in found]
-    state = SparseState(layers, total_steps=1, seed=seed)
+    state = SparseState(layers, total_steps=1, seed=seed, model=unwrap(model))
+    state.calibration = None if data is None else Calibration(data, forward, loss)
     state.set_masks(masks_of_zeros(found))
     method.begin(state)
     counts: dict[str, Any] = count_zeros(model, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from isogrid.errors import SparsifierError, TargetError, UnsupportedError, UsageError
 from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.penalties import Penalty
+from isogrid.sparsify.calibration import Calibration, Forward, Loss
 from isogrid.sparsify.gradients import GradientGate
 from isogrid.sparsify.method import Method, Usage
 from isogrid.sparsify.pull import Pull
@@ -46,6 +47,8 @@ class Sparsifier:
         masks: start from these masks (parameter name to boolean tensor, True = active).
         scaler: the ``GradScaler`` in use, so that methods which look at gradients of pruned weights see them unscaled.
         seed: seeds every random choice of the method.
+        data: batches for methods that look at the model before training starts (SNIP, say).
+        forward, loss: how the model answers one of these batches and what the loss of that is, see `Calibration`.
 
     Raises:
         UsageError, TargetError, PatternError, UnsupportedError: what does not fit, in one sentence.
@@ -77,6 +80,9 @@ class Sparsifier:
         masks: Mapping[str, Tensor] | None = None,
         scaler: Any = None,
         seed: int = 0,
+        data: Iterable[Any] | None = None,
+        forward: Forward | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self.method = Regularized(penalty=method) if isinstance(method, Penalty) else method
         if not isinstance(self.method, Method):
@@ -85,13 +91,19 @@ class Sparsifier:
             raise UsageError(f"{type(self.method).__name__} works after training; call isogrid.prune(model, method).")
         if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
             raise UsageError(f"Sparsifier got total_steps={total_steps!r}; accepted is a whole number >= 1.")
+        if self.method.needs_data and data is None:
+            raise UsageError(
+                f"{type(self.method).__name__} looks at data before training starts and got none; pass data=, batches "
+                "of a few samples."
+            )
         self._model = unwrap(model)
         self._ranks = Ranks(model)
         self._pull = self._checked_pull(penalty)
         self._scaler = scaler
         found = find_targets(self._model, targets, ignore, embeddings=embeddings)
         layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in found]
-        self.state = SparseState(layers, total_steps, seed)
+        self.state = SparseState(layers, total_steps, seed, model=self._model)
+        self.state.calibration = None if data is None else Calibration(data, forward, loss)
         self._penalised = False
         self._finished = False
         self._handles: list[Any] = []
@@ -311,6 +323,14 @@ class Sparsifier:
     def targets(self) -> list[str]:
         """The names of the parameters being pruned."""
         return [layer.name for layer in self.state.layers]
+
+    @property
+    def lr_step(self) -> int:
+        """The step at which the loop's learning-rate schedule should stand.
+
+        It is the number of steps taken, but with a method that rewinds (`IMP`): set the rate from it before each step.
+        """
+        return self.method.lr_step(self.state)
 
     def telemetry(self) -> dict[str, float]:
         """What a log of the training should show: exact sparsity and the method's own numbers."""

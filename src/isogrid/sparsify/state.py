@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isogrid.errors import TargetError, TrainingError
 from isogrid.masks import Target
+from isogrid.sparsify.calibration import Calibration
 
 Scalar = float | int | bool
 
@@ -84,6 +85,10 @@ class SparseState:
     numbers: dict[str, Scalar] = field(default_factory=dict)
     changes: int = 0
     """How often masks were set; not saved, for it only tells whether something moved."""
+    model: nn.Module | None = None
+    """The whole model that the layers belong to, for methods that run it."""
+    calibration: Calibration | None = None
+    """The data that the method was given to look at, if any."""
 
     @property
     def progress(self) -> float:
