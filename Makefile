@@ -23,6 +23,8 @@ BASE_TESTS := tests/base tests/test_init.py tests/test_native.py tests/test_name
 export PIP_NO_WARN_SCRIPT_LOCATION := 1
 # The models here are small: a second thread costs more than it brings, and one gives the same bits everywhere.
 test test-slow test-base test-ort-oldest bench: export OMP_NUM_THREADS ?= 1
+# So the cores are used by running tests side by side instead.
+PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DELETE_ON_ERROR:
 .PHONY: help venv native demo bench test test-slow test-all test-base native-test native-test-threads \
@@ -67,10 +69,10 @@ bench: venv ## measure this machine
 # --- the proof ---
 
 test: venv native-test-plain ## all tests but the slow ones, the examples in docstrings, the native tests
-	$(PY) -m pytest -m "not slow"
+	$(PY) $(PYTEST) -m "not slow"
 
 test-slow: venv ## only the slow tests
-	$(PY) -m pytest -m slow tests
+	$(PY) $(PYTEST) -m slow tests
 
 test-all: test test-slow test-base test-ort-oldest native-test native-test-threads native-test-arm ## everything
 
