@@ -24,3 +24,19 @@ def counted(count: int, word: str) -> str:
     ('1 thread', '2,000 threads')
     """
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def operations(count: float) -> str:
+    """Write a number of floating-point operations.
+
+    >>> operations(0), operations(950), operations(1_234_000), operations(4.2e15)
+    ('0', '950', '1.23 MFLOP', '4.2 PFLOP')
+    """
+    if count < 1000:
+        return f"{count:.0f}"
+    scaled = count
+    for prefix in "kMGTPE":
+        scaled /= 1000
+        if scaled < 999.5 or prefix == "E":
+            return f"{scaled:.3g} {prefix}FLOP"
+    raise AssertionError("the loop returns at its last prefix")

@@ -23,6 +23,7 @@ from isogrid.report.data import (
     ReportData,
     Speed,
     SpeedRow,
+    TrainingCost,
     TrainingPoint,
     Verdict,
 )
@@ -208,6 +209,7 @@ def digits() -> ReportData:
             layer("output.weight", (10, 100), chosen.sparsity - 0.04, rng),
         ],
         speed=speed(),
+        training=TrainingCost(dense=2e12, balance=3e12, run=9e12),
         activations=[ActivationRow("hidden", 0.44, 0.71)],
         inputs=InputUse(counts, (8, 8)),
         classes=[

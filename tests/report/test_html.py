@@ -93,3 +93,8 @@ def test_speed_has_a_section_where_it_was_measured(digits):
         dataclasses.replace(digits, speed=dataclasses.replace(digits.speed, rows=unpacked))
     )
     assert '<h2 id="speed">' not in page(dataclasses.replace(digits, speed=None))
+
+
+def test_the_cost_of_training_is_compared_where_it_was_counted(digits):
+    assert '<th scope="row">Operations of training</th>' in page(digits)
+    assert "Operations of training" not in page(dataclasses.replace(digits, training=None))

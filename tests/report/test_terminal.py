@@ -49,3 +49,9 @@ def test_speed_is_shown_where_it_was_measured(digits):
     assert "in ONNX Runtime, 1 thread" in text
     assert "4.80x (4.66 to 4.94)" in text
     assert "in ONNX Runtime" not in shown(dataclasses.replace(digits, speed=None))
+
+
+def test_the_cost_of_training_is_compared_where_it_was_counted(digits):
+    row = next(line for line in shown(digits).splitlines() if line.startswith("training"))
+    assert [part.strip() for part in row.split("|")[1:4]] == ["2 TFLOP", "3 TFLOP", "1.5x more"]
+    assert "TFLOP" not in shown(dataclasses.replace(digits, training=None))

@@ -113,7 +113,7 @@ class Search:
             model = self._trainer.new_model()
             measured = self._trainer.measure(model, "validation")
             value = measured.value if isinstance(measured, Outcomes) else measured
-            return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, None, value, 0)
+            return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, None, value, 0, 0.0)
         phase = Phase("dense-00", "dense", self._recipe.epochs, self._recipe.lr, until=self._plan.until)
         return self._trainer.train(phase)
 
@@ -186,7 +186,7 @@ class Search:
         )  # fmt: skip
         measured = self._trainer.measure(model, "validation")
         value = measured.value if isinstance(measured, Outcomes) else measured
-        return Trained(dict(model.state_dict()), report.masks, value, found.dense.steps)
+        return Trained(dict(model.state_dict()), report.masks, value, found.dense.steps, found.dense.flops)
 
     # -- both levers -------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,9 @@ class Ensemble:
     def __init__(self, members: Sequence[nn.Module]) -> None:
         self.members = [member.eval().requires_grad_(False) for member in members]
 
+    def __len__(self) -> int:
+        return len(self.members)
+
     def answer(self, forward: Callable[[nn.Module], Tensor]) -> Tensor:
         """The mean of what `forward` gives for each member, without gradients."""
         with torch.no_grad():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.errors import DataError, TrainingError, UsageError
+from isogrid.frontier.effort import Effort, samples_of
 from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import EpochEnd, Listener
 from isogrid.frontier.rundir import RunDirectory
@@ -51,12 +51,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a phase ends with: the model's state, the masks that hold its zeros, and how far it went."""
+    """What a phase ends with: the model's state, the masks that hold its zeros, and how far it went.
+
+    ``flops`` is what the whole training up to here has cost, the phases below included.
+    """
 
     model: dict[str, Tensor]
     masks: dict[str, Tensor] | None
     metric: float
     steps: int
+    flops: float
 
 
 class Trainer:
@@ -70,6 +74,9 @@ class Trainer:
         self.seed = seed
         self._listener = listener
         self._steps_per_epoch: int | None = None
+        self._effort: Effort | None = None
+        self.flops = 0.0
+        """What all phases of the run have cost in training."""
 
     def new_model(self) -> nn.Module:
         """The task's model with its initial weights, the same at every call."""
@@ -104,6 +111,12 @@ class Trainer:
                 raise DataError(f"The training data of {self.task.name} is empty; accepted is one batch or more.")
         return self._steps_per_epoch
 
+    @property
+    def effort(self) -> Effort:
+        if self._effort is None:
+            self._effort = Effort(self.new_model(), self.task)
+        return self._effort
+
     def calibration(self, method: Method) -> list[Any] | None:
         """The first training batches of a seeded pass, for a method that looks at data outside the training."""
         if not method.needs_data:
@@ -113,7 +126,7 @@ class Trainer:
         samples = 0
         for batch in self.task.batches():
             chosen.append(batch)
-            samples += _samples(batch)
+            samples += samples_of(batch)
             if samples >= _CALIBRATION_SAMPLES:
                 break
         return chosen
@@ -130,14 +143,17 @@ class Trainer:
             self._run.drop_checkpoint(f"{phase.name}.partial")
             self.history.extend(done["history"])
             self._listener.phase_started(phase.title, phase.epochs, phase.epochs)
-            return Trained(done["model"], done["masks"], done["metric"], done["steps"])
-        trained, history = _PhaseRun(self, phase, start, teacher).run()
+            self.flops += done["own_flops"]
+            return Trained(done["model"], done["masks"], done["metric"], done["steps"], done["flops"])
+        run = _PhaseRun(self, phase, start, teacher)
+        trained, history = run.run()
         self.history.extend(history)
+        self.flops += run.flops
         self._run.save_checkpoint(
             phase.name,
             {
                 "model": trained.model, "masks": trained.masks, "metric": trained.metric, "steps": trained.steps,
-                "history": history,
+                "history": history, "flops": trained.flops, "own_flops": run.flops,
             },
         )  # fmt: skip
         self._run.drop_checkpoint(f"{phase.name}.partial")
@@ -160,6 +176,9 @@ class _PhaseRun:
         self.sparsifier = self._sparsify(start)
         self.targets = find_targets(self.model, self.task.targets, self.task.ignore)
         self.step, self.epoch = 0, 0
+        self.flops = 0.0
+        self.flops_before = start.flops if start is not None else 0.0
+        trainer.effort.forget()
         self.history: list[dict[str, Any]] = []
         self.metric = math.nan
 
@@ -192,7 +211,7 @@ class _PhaseRun:
             self.sparsifier.finalize(allow_unfinished=True)
             masks = self.sparsifier.masks
         state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        return Trained(state, masks, self.metric, self.step), self.history
+        return Trained(state, masks, self.metric, self.step, self.flops_before + self.flops), self.history
 
     def _reached(self) -> bool:
         until = self.phase.until
@@ -247,9 +266,12 @@ class _PhaseRun:
         rate = self.phase.lr * rate_at(due, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        taught = self.teacher is not None and self.recipe.distill > 0
+        teachers = len(self.teacher) if self.teacher is not None and taught else 0
+        self.flops += self.trainer.effort.step(self.sparsifier, batch, teachers)
         answer = self.task.forward(self.model, batch)
         loss = self.task.loss(answer, batch)
-        if self.teacher is not None and self.recipe.distill > 0:
+        if self.teacher is not None and taught:
             wanted = self.teacher.answer(lambda member: self.task.forward(member, batch))
             soft = distillation_loss(answer, wanted, self.recipe.temperature)
             loss = (1 - self.recipe.distill) * loss + self.recipe.distill * soft
@@ -273,7 +295,7 @@ class _PhaseRun:
             {
                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
                 "sparsifier": self.sparsifier.state_dict() if self.sparsifier is not None else None,
-                "step": self.step, "metric": self.metric, "history": self.history,
+                "step": self.step, "metric": self.metric, "history": self.history, "flops": self.flops,
             },
         )  # fmt: skip
 
@@ -286,13 +308,7 @@ class _PhaseRun:
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(saved["sparsifier"])
         self.epoch, self.step, self.metric = saved["epoch"], saved["step"], saved["metric"]
-        self.history = saved["history"]
-
-
-def _samples(batch: Any) -> int:
-    """How many samples a batch holds, as far as its first tensor tells; 1 where there is none."""
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else [batch]
-    return next((len(part) for part in parts if isinstance(part, Tensor) and part.dim() > 0), 1)
+        self.history, self.flops = saved["history"], saved["flops"]
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:

@@ -21,7 +21,7 @@ from isogrid.frontier.confirm import confirm
 from isogrid.frontier.points import FrontierPoint, Minimize, balance_point, to_csv, to_json, unbeaten
 from isogrid.frontier.rundir import RunDirectory
 from isogrid.frontier.speed import measure_speed, write_packed
-from isogrid.frontier.training import Trainer
+from isogrid.frontier.training import Trained, Trainer
 from isogrid.inspection import inspect
 from isogrid.metrics import Outcomes
 from isogrid.report import data as report_data
@@ -73,6 +73,9 @@ class Writer:
             **self._classes(*on_test),
             history=[report_data.TrainingPoint(**point) for point in self._trainer.history],
             speed=speed,
+            training=report_data.TrainingCost(
+                dense=found.dense.flops, balance=found.trained[chosen.phase].flops, run=self._trainer.flops
+            ),
         )
         write_atomically(self._run.path / "report.json", report.to_json().encode())
         write_html(report, self._run.path / "report.html")
@@ -161,11 +164,11 @@ class Writer:
             "verdict": dataclasses.asdict(report.verdict),
             "minimize": self._minimize,
             "seed": report.seed,
-            "dense": self._numbers(report.dense, found.dense.steps),
-            "balance": self._numbers(report.balance, found.trained[chosen.phase].steps),
+            "dense": self._numbers(report.dense, found.dense),
+            "balance": self._numbers(report.balance, found.trained[chosen.phase]),
         }
 
-    def _numbers(self, summary: ModelSummary, steps: int) -> dict[str, Any]:
+    def _numbers(self, summary: ModelSummary, trained: Trained) -> dict[str, Any]:
         numbers = {
             "test_metric": summary.test_metric,
             "validation_metric": summary.validation_metric,
@@ -177,7 +180,8 @@ class Writer:
             "bytes": summary.bytes,
             "precision": summary.precision,
             "files": dict(summary.files),
-            "steps_in_last_phase": steps,
+            "steps_in_last_phase": trained.steps,
+            "training_flops": trained.flops,
         }
         if self._task.metric.name == "accuracy":
             numbers = {"test_accuracy": summary.test_metric, **numbers}

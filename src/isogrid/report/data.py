@@ -183,6 +183,24 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class TrainingCost:
+    """Floating-point operations of training: of the dense model, of the balance point's, and of the whole run.
+
+    A model's are those of all phases that its weights went through, zeros taken off.
+
+    >>> TrainingCost(dense=3e12, balance=4e12, run=9e12).run
+    9000000000000.0
+    """
+
+    dense: float
+    balance: float
+    run: float
+
+    def __post_init__(self) -> None:
+        _check(min(self.dense, self.balance, self.run) >= 0, "The operations of training cannot be negative.")
+
+
+@dataclass(frozen=True)
 class Histogram:
     """Counts of weights between neighbouring ``edges`` (weight values, ascending); exact zeros are left out.
 
@@ -363,7 +381,8 @@ class ReportData:
     """All that the terminal table and the HTML page show of a run.
 
     ``created`` is an ISO date, ``seconds`` the time the run took, ``versions`` name to version.  ``layers``,
-    ``activations``, ``classes`` and ``history`` may be empty; ``inputs``, ``changes`` and ``speed`` may be None.
+    ``activations``, ``classes`` and ``history`` may be empty; ``inputs``, ``changes``, ``speed`` and ``training`` may
+    be None.
     """
 
     title: str
@@ -386,6 +405,7 @@ class ReportData:
     changes: Changes | None
     history: Sequence[TrainingPoint]
     speed: Speed | None = None
+    training: TrainingCost | None = None
 
     def __post_init__(self) -> None:
         chosen = sum(1 for point in self.points if point.chosen)

@@ -12,7 +12,7 @@ from isogrid.errors import MissingDependencyError
 from isogrid.formats.files import write_atomically
 from isogrid.report import figures, selection, wording
 from isogrid.report.data import ReportData
-from isogrid.units import counted, size
+from isogrid.units import counted, operations, size
 
 try:
     import jinja2
@@ -107,6 +107,8 @@ def _environment(data: ReportData) -> jinja2.Environment:
         "size": size,
         "whole": wording.whole,
         "counted": counted,
+        "operations": operations,
+        "more": wording.more,
         "times": wording.times,
         "duration": wording.duration,
         "value": scale.value,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from isogrid.report import selection, wording
 from isogrid.report.data import ReportData, Speed
-from isogrid.units import counted, size
+from isogrid.units import counted, operations, size
 
 _MOST_POINTS = 12
 _MOST_LAYERS = 16
@@ -77,6 +77,8 @@ def _comparison(data: ReportData, plain: bool) -> Table:
     )  # fmt: skip
     for row in rows:
         table.add_row(*map(Text, row))
+    if (cost := data.training) is not None:
+        table.add_row("training", operations(cost.dense), operations(cost.balance), wording.more(cost))
     return table
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isogrid.metrics import Metric
-from isogrid.report.data import ReportData
+from isogrid.report.data import ReportData, TrainingCost
 
 
 def share(fraction: float) -> str:
@@ -42,6 +42,20 @@ def times(factor: float) -> str:
     ('1.0', '41.9', '1,234')
     """
     return f"{factor:.1f}" if factor < 99.95 else f"{factor:,.0f}"
+
+
+def more(cost: TrainingCost) -> str:
+    """Write how the balance point's training compares with the dense model's.
+
+    >>> more(TrainingCost(dense=2e12, balance=3e12, run=9e12)), more(TrainingCost(dense=2e12, balance=1e12, run=9e12))
+    ('1.5x more', '2.0x less')
+    >>> more(TrainingCost(dense=0, balance=1e12, run=1e12))
+    ''
+    """
+    if not cost.dense or not cost.balance:
+        return ""
+    ratio = cost.balance / cost.dense
+    return f"{times(ratio)}x more" if ratio >= 1 else f"{times(1 / ratio)}x less"
 
 
 def duration(seconds: float) -> str:
