@@ -177,6 +177,19 @@ def test_inspect_as_a_table_fits_and_takes_names_as_they_are(run: Run, tmp_path:
     assert "75.00 %" in out
 
 
+def test_compare_lays_finished_runs_side_by_side(run: Run, whole: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(whole, other)
+    code, shown, _ = run("compare", str(whole), str(other), "--html", str(tmp_path / "both.html"))
+    assert code == 0
+    assert "balance points" in shown
+    assert "whole" in shown
+    assert "other" in shown
+    assert "Isogrid comparison" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "two run directories or more" in error_of(run("compare", str(whole)), 2)
+    assert "no finished run" in error_of(run("compare", str(whole), str(tmp_path)), 2)
+
+
 def test_report_shows_a_finished_run_and_writes_its_page(run: Run, whole: Path, tmp_path: Path) -> None:
     code, out, err = run("report", whole, "--html", tmp_path / "page.html")
     assert (code, err) == (0, "")

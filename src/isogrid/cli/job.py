@@ -1,4 +1,4 @@
-"""The main job and what belongs to it: optimize, report, tasks, methods."""
+"""The main job and what belongs to it: optimize, report, compare, tasks, methods."""
 
 from __future__ import annotations
 
@@ -110,6 +110,23 @@ def report(
     render(data, Console())
     if html is not None:
         write_html(data, html)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Directories of finished runs.")],
+    html: Annotated[Path | None, typer.Option(help="Also write a page with their curves there.")] = None,
+) -> None:
+    """Lay finished runs side by side."""
+    from isogrid.report.comparison import read_runs
+    from isogrid.report.terminal import render_comparison
+
+    read = read_runs(runs)
+    render_comparison(read, Console())
+    if html is not None:
+        from isogrid.report.html import write_comparison
+
+        write_comparison(read, html)
 
 
 @app.command()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from isogrid.errors import MissingDependencyError
 from isogrid.formats.files import write_atomically
-from isogrid.report import figures, selection, wording
+from isogrid.report import comparison, figures, selection, wording
+from isogrid.report.comparison import ComparedRun
 from isogrid.report.data import ReportData
 from isogrid.units import counted, operations, size
 
@@ -26,6 +27,7 @@ except ImportError as error:
 _COLUMN, _HALF, _TILE, _NARROW = 760, 560, 250, 340
 
 _MOST_POINTS = 24
+_MOST_LEVELS = 10
 
 
 def write_html(data: ReportData, path: str | Path) -> int:
@@ -97,6 +99,40 @@ def _breakable(name: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[./])", wording.one_line(name)))
 
 
+def write_comparison(runs: Sequence[ComparedRun], path: str | Path) -> int:
+    """Write a page with the runs side by side to ``path``, whole or not at all, and return its bytes.
+
+    Raises RunError if the file cannot be written.
+    """
+    content = comparison_page(runs).encode("utf-8")
+    write_atomically(Path(path), content)
+    return len(content)
+
+
+def comparison_page(runs: Sequence[ComparedRun]) -> str:
+    """Return the comparison as the text of one HTML page; the same runs give the same text."""
+    package = files("isogrid.report")
+    template = _environment(runs[0].report).from_string(package.joinpath("compare.html.j2").read_text(encoding="utf-8"))
+    drawn = runs[: figures.MOST_CURVES]
+    return template.render(
+        runs=runs,
+        drawn=drawn,
+        marks=[Markup(figures.curve_mark(index)) for index in range(len(drawn))],
+        style=Markup(package.joinpath("style.css").read_text(encoding="utf-8")),
+        metric=runs[0].report.metric,
+        judged=" or ".join(sorted({wording.judged(run.report)[0] for run in runs})),
+        summaries=comparison.summaries(runs),
+        costs=comparison.costs(runs),
+        ladders=comparison.ladders(runs, _MOST_LEVELS),
+        differences=comparison.differences(runs),
+        drawing=_wide_and_narrow(figures.overlay, runs, _COLUMN),
+    )
+
+
+def _wide_and_narrow(draw: Callable[..., str], subject: object, wide: int) -> Markup:
+    return Markup(f'<div class="wide">{draw(subject, wide)}</div><div class="narrow">{draw(subject, _NARROW)}</div>')
+
+
 def _environment(data: ReportData) -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -130,9 +166,7 @@ def _drawings(data: ReportData) -> dict[str, Any]:
     """Return the figures that the data allows, those that fill a column drawn for wide and for narrow screens."""
 
     def both(draw: Callable[..., str], subject: object, wide: int = _COLUMN) -> Markup:
-        return Markup(
-            f'<div class="wide">{draw(subject, wide)}</div><div class="narrow">{draw(subject, _NARROW)}</div>'
-        )
+        return _wide_and_narrow(draw, subject, wide)
 
     drawings: dict[str, Any] = {
         "verdict": both(figures.drop_interval, data, _HALF) if data.verdict.state != "untested" else None,

@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isogrid.report import selection, wording
+from isogrid.report import comparison, selection, wording
+from isogrid.report.comparison import ComparedRun
 from isogrid.report.data import ReportData, Speed
 from isogrid.units import counted, operations, size
 
 _MOST_POINTS = 12
 _MOST_LAYERS = 16
+_MOST_LEVELS = 6
 _BAR = 12
 
 _STATE_STYLE = {"held": "bold green", "broken": "bold red", "unresolved": "bold yellow", "untested": "bold yellow"}
@@ -38,6 +40,31 @@ def render(data: ReportData, console: Console) -> None:
     if data.layers:
         console.print(_layers(data, plain))
     console.print(Text(wording.verdict(data), style=_STATE_STYLE[data.verdict.state]))
+
+
+def render_comparison(runs: Sequence[ComparedRun], console: Console) -> None:
+    """Print runs side by side: balance points, metric at each sparsity, what it took, and in what they differ."""
+    plain = not console.is_terminal
+    name = wording.one_line(runs[0].report.metric.name, 16)
+    for title, (heading, rows) in (
+        (f"balance points, {wording.judged(runs[0].report)[0]} {name}", comparison.summaries(runs)),
+        (f"validation {name} at each sparsity", comparison.ladders(runs, _MOST_LEVELS)),
+        ("what it took", comparison.costs(runs)),
+    ):
+        table = _table(title, plain)
+        table.add_column(heading[0], overflow="fold", min_width=8)
+        for column in heading[1:]:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    differing = comparison.differences(runs)
+    if differing:
+        console.print(Text("in what they differ", style="italic"))
+        for option, values in differing:
+            console.print(Text(f"  {option}", style="bold"))
+            for run, value in zip(runs, values, strict=True):
+                console.print(Text(f"    {run.name}: {wording.one_line(value)}"), soft_wrap=True)
 
 
 def _table(title: str, plain: bool) -> Table:

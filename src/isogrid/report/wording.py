@@ -49,12 +49,14 @@ def more(cost: TrainingCost) -> str:
 
     >>> more(TrainingCost(dense=2e12, balance=3e12, run=9e12)), more(TrainingCost(dense=2e12, balance=1e12, run=9e12))
     ('1.5x more', '2.0x less')
-    >>> more(TrainingCost(dense=0, balance=1e12, run=1e12))
-    ''
+    >>> more(TrainingCost(dense=1e12, balance=1.01e12, run=1e12)), more(TrainingCost(dense=0, balance=1, run=1))
+    ('as much', '')
     """
     if not cost.dense or not cost.balance:
         return ""
     ratio = cost.balance / cost.dense
+    if times(max(ratio, 1 / ratio)) == times(1.0):
+        return "as much"
     return f"{times(ratio)}x more" if ratio >= 1 else f"{times(1 / ratio)}x less"
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from isogrid.report.figures.inputs import input_use
 from isogrid.report.figures.layers import layer_sparsity, weight_histogram
+from isogrid.report.figures.overlay import MOST as MOST_CURVES
+from isogrid.report.figures.overlay import mark as curve_mark
+from isogrid.report.figures.overlay import overlay
 from isogrid.report.figures.pairs import (
     activation_sparsity,
     class_metric,
@@ -19,14 +22,17 @@ from isogrid.report.figures.training import training_history
 from isogrid.report.figures.verdict import drop_interval
 
 __all__ = [
+    "MOST_CURVES",
     "activation_sparsity",
     "below",
     "bytes_curve",
     "class_metric",
+    "curve_mark",
     "drop_interval",
     "generalisation",
     "input_use",
     "layer_sparsity",
+    "overlay",
     "sparsity_curve",
     "thumbnail",
     "training_history",

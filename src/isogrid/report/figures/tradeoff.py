@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MARKERS = {"fp32": "o", "fp16": "s", "int8": "^"}
 
-_SPARSITY_TICKS = (
+SPARSITY_TICKS = (
     0.0,
     0.5,
     0.8,
@@ -54,7 +54,7 @@ def sparsity_curve(data: ReportData, width: int) -> str:
     def place(point: Point) -> float:
         return -math.log10(max(1 - point.sparsity, least))
 
-    ticks = [(-math.log10(1 - tick), f"{100 * tick:g}") for tick in _SPARSITY_TICKS]
+    ticks = [(-math.log10(1 - tick), f"{100 * tick:g}") for tick in SPARSITY_TICKS]
     with canvas(width, _height(width)) as sheet:
         return _curve(sheet, data, place, ticks, "sparsity of the targets, %", "sparsity")
 
