@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import importlib
 import json
+import shutil
 import os
 import re
 import resource
