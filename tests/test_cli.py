@@ -6,10 +6,10 @@ import contextlib
 import fcntl
 import importlib
 import json
-import shutil
 import os
 import re
 import resource
+import shutil
 import signal
 import struct
 import subprocess
