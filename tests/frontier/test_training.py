@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import isogrid as ig
+from isogrid.distillation import distillation_loss
 from isogrid.errors import DataError, TrainingError, UsageError
 from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import EpochEnd, Listener, Listeners
@@ -22,7 +23,6 @@ from isogrid.frontier.training import (
     Phase,
     Trainer,
     build_optimizer,
-    distillation_loss,
     rate_at,
     seed_everything,
 )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isogrid.distillation import distillation_loss
 from isogrid.errors import DataError, TrainingError, UsageError
 from isogrid.frontier.effort import Effort, samples_of
 from isogrid.frontier.ensemble import Ensemble
@@ -328,17 +329,6 @@ def rate_at(step: int, total: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
-
-
-def distillation_loss(answer: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(softmax(wanted / T) || softmax(answer / T))``, mean over the batch.
-
-    Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2.
-    """
-    student = nn.functional.log_softmax(answer.flatten(0, -2) / temperature, dim=-1)
-    teacher = nn.functional.log_softmax(wanted.flatten(0, -2) / temperature, dim=-1)
-    divergence = nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return temperature**2 * divergence
 
 
 def check_finite(model: nn.Module, when: str) -> None:
