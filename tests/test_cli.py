@@ -191,6 +191,18 @@ def test_compare_lays_finished_runs_side_by_side(run: Run, whole: Path, tmp_path
     assert "no finished run" in error_of(run("compare", str(whole), str(tmp_path)), 2)
 
 
+def test_sensitivity_shows_which_layers_bear_pruning(run: Run, whole: Path, tmp_path: Path) -> None:
+    page = tmp_path / "map.html"
+    code, shown, _ = run("sensitivity", TINY, "--model", whole, "--at", "0.5,0.9", "--max-drop", "5pt", "--html", page)
+    assert code == 0
+    assert "accuracy lost" in shown
+    assert "bears" in shown
+    assert "Which layers bear pruning" in page.read_text(encoding="utf-8")
+    assert "is not pretrained; give --model" in error_of(run("sensitivity", TINY), 2)
+    assert "missing; accepted for --model" in error_of(run("sensitivity", TINY, "--model", tmp_path), 2)
+    assert "are rising" in error_of(run("sensitivity", TINY, "--model", whole, "--at", "0.9,0.5"), 2)
+
+
 def test_report_shows_a_finished_run_and_writes_its_page(run: Run, whole: Path, tmp_path: Path) -> None:
     code, out, err = run("report", whole, "--html", tmp_path / "page.html")
     assert (code, err) == (0, "")

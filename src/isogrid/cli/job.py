@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,13 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from isogrid.cli.app import app, command_line
-from isogrid.cli.options import numbers
+from isogrid.cli.options import method_of, numbers
 from isogrid.errors import FloorNotHeldError, UsageError
 
 if TYPE_CHECKING:
     from isogrid.frontier import OptimizeResult
     from isogrid.frontier.events import Listener
-    from isogrid.sparsify import Method
     from isogrid.tasks import Task
 
 _TASK = typer.Argument(metavar="TASK", help="A ready task's name (see: isogrid tasks) or the path of a task file.")
@@ -65,7 +63,6 @@ def optimize(
     import torch
 
     from isogrid.frontier import optimize as run_job
-    from isogrid.names import canonical
     from isogrid.tasks import load_task
 
     if threads is not None:
@@ -81,7 +78,7 @@ def optimize(
     try:
         result = run_job(
             loaded, out=folder, max_drop=max_drop, floor=floor, minimize=minimize,
-            method=_method(canonical(method), option or []), recipe=recipe, match_dense=match_dense, until=until,
+            method=method_of(method, option or []), recipe=recipe, match_dense=match_dense, until=until,
             seed=seed, force=force, listener=listener, command=command_line(),
         )  # fmt: skip
     finally:
@@ -165,26 +162,6 @@ def _listeners(console: Console, task: Task, folder: Path, log: str | None) -> L
 
         listeners.append(TensorBoardLog(folder / "tensorboard"))
     return Listeners(listeners)
-
-
-def _method(name: str, options: list[str]) -> Method:
-    from isogrid.patterns import parse_pattern
-    from isogrid.sparsify import methods as registered
-    from isogrid.sparsify import parse_method
-
-    given: dict[str, Any] = {}
-    for option in options:
-        key, equals, text = option.partition("=")
-        if not equals:
-            raise UsageError(f"--option got {option!r}; accepted is NAME=VALUE, such as pattern=2:4.")
-        try:
-            given[key.strip()] = json.loads(text)
-        except ValueError:
-            given[key.strip()] = text
-    implied = parse_pattern(str(given.get("pattern", "unstructured"))).implied_sparsity
-    if name in registered() and "sparsity" not in given and implied is None:
-        given["sparsity"] = 0.5
-    return parse_method(name, **given)
 
 
 def _show(result: OptimizeResult, console: Console, *, quiet: bool) -> None:

@@ -1,10 +1,15 @@
-"""What several verbs take: lists of numbers, shapes of inputs."""
+"""What several verbs take: lists of numbers, methods, shapes of inputs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from isogrid.errors import UsageError
+
+if TYPE_CHECKING:
+    from isogrid.sparsify import Method
 
 
 def numbers(option: str, text: str) -> list[float]:
@@ -19,6 +24,32 @@ def numbers(option: str, text: str) -> list[float]:
         raise UsageError(
             f"{option} got {text!r}; accepted are numbers with commas between them, such as 0.5,0.9."
         ) from None
+
+
+def method_of(text: str, options: Sequence[str]) -> Method:
+    """The method of that name with the options of ``--option NAME=VALUE``; its sparsity is 0.5 where none is given.
+
+    Values are read as JSON where they are JSON, else as text.
+    """
+    from isogrid.names import canonical
+    from isogrid.patterns import parse_pattern
+    from isogrid.sparsify import methods as registered
+    from isogrid.sparsify import parse_method
+
+    name = canonical(text)
+    given: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"--option got {option!r}; accepted is NAME=VALUE, such as pattern=2:4.")
+        try:
+            given[key.strip()] = json.loads(value)
+        except ValueError:
+            given[key.strip()] = value
+    implied = parse_pattern(str(given.get("pattern", "unstructured"))).implied_sparsity
+    if name in registered() and "sparsity" not in given and implied is None:
+        given["sparsity"] = 0.5
+    return parse_method(name, **given)
 
 
 def shapes(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:

@@ -119,18 +119,8 @@ class Trainer:
         return self._effort
 
     def calibration(self, method: Method) -> list[Any] | None:
-        """The first training batches of a seeded pass, for a method that looks at data outside the training."""
-        if not method.needs_data:
-            return None
-        seed_everything(self.seed, "calibration", 0)
-        chosen: list[Any] = []
-        samples = 0
-        for batch in self.task.batches():
-            chosen.append(batch)
-            samples += samples_of(batch)
-            if samples >= _CALIBRATION_SAMPLES:
-                break
-        return chosen
+        """Training batches for a method that looks at data outside the training."""
+        return calibration_batches(self.task, self.seed) if method.needs_data else None
 
     def train(self, phase: Phase, start: Trained | None = None, teacher: Ensemble | None = None) -> Trained:
         """Run a phase, or what is left of it.
@@ -310,6 +300,19 @@ class _PhaseRun:
             self.sparsifier.load_state_dict(saved["sparsifier"])
         self.epoch, self.step, self.metric = saved["epoch"], saved["step"], saved["metric"]
         self.history, self.flops = saved["history"], saved["flops"]
+
+
+def calibration_batches(task: Task, seed: int) -> list[Any]:
+    """The first training batches of a seeded pass, about a thousand samples."""
+    seed_everything(seed, "calibration", 0)
+    chosen: list[Any] = []
+    samples = 0
+    for batch in task.batches():
+        chosen.append(batch)
+        samples += samples_of(batch)
+        if samples >= _CALIBRATION_SAMPLES:
+            break
+    return chosen
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:

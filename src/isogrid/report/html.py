@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogrid.errors import MissingDependencyError
 from isogrid.formats.files import write_atomically
@@ -23,6 +23,9 @@ except ImportError as error:
         'The report page needs jinja2, which is not installed: pip install "isogrid[report]".'
     ) from error
 
+if TYPE_CHECKING:
+    from isogrid.sparsify.sensitivity import Sensitivity
+
 # CSS pixels the figures are drawn for: the column of a desktop page, half of it, a tile, and a telephone.
 _COLUMN, _HALF, _TILE, _NARROW = 760, 560, 250, 340
 
@@ -36,21 +39,20 @@ def write_html(data: ReportData, path: str | Path) -> int:
     Raises UsageError if a number in ``data`` is not finite and RunError if the file cannot be written.  Without
     matplotlib or jinja2 importing this module raises MissingDependencyError.
     """
-    content = page(data).encode("utf-8")
-    write_atomically(Path(path), content)
-    return len(content)
+    return _write(page(data), path)
 
 
 def page(data: ReportData) -> str:
     """Return the report as the text of one HTML page; the same data gives the same text."""
     # Through JSON and back: numpy numbers become plain ones, and whatever a saved report refuses is refused here too.
     data = ReportData.from_json(data.to_json())
-    package = files("isogrid.report")
-    template = _environment(data).from_string(package.joinpath("template.html.j2").read_text(encoding="utf-8"))
+    scale = wording.scale(data)
     points = selection.frontier(data.points, _MOST_POINTS)
-    return template.render(
+    return _page(
+        "template.html.j2",
+        scale,
         data=data,
-        style=Markup(package.joinpath("style.css").read_text(encoding="utf-8")),
+        interval=_unbroken(scale.interval(data.verdict.low, data.verdict.high)),
         headline=headline(data),
         judged=wording.judged(data),
         verdict=wording.verdict(data),
@@ -104,21 +106,20 @@ def write_comparison(runs: Sequence[ComparedRun], path: str | Path) -> int:
 
     Raises RunError if the file cannot be written.
     """
-    content = comparison_page(runs).encode("utf-8")
-    write_atomically(Path(path), content)
-    return len(content)
+    return _write(comparison_page(runs), path)
 
 
 def comparison_page(runs: Sequence[ComparedRun]) -> str:
     """Return the comparison as the text of one HTML page; the same runs give the same text."""
-    package = files("isogrid.report")
-    template = _environment(runs[0].report).from_string(package.joinpath("compare.html.j2").read_text(encoding="utf-8"))
     drawn = runs[: figures.MOST_CURVES]
-    return template.render(
+    return _page(
+        "compare.html.j2",
+        wording.scale(runs[0].report),
+        kind="comparison",
+        title=counted(len(runs), "run"),
         runs=runs,
         drawn=drawn,
         marks=[Markup(figures.curve_mark(index)) for index in range(len(drawn))],
-        style=Markup(package.joinpath("style.css").read_text(encoding="utf-8")),
         metric=runs[0].report.metric,
         judged=" or ".join(sorted({wording.judged(run.report)[0] for run in runs})),
         summaries=comparison.summaries(runs),
@@ -129,15 +130,54 @@ def comparison_page(runs: Sequence[ComparedRun]) -> str:
     )
 
 
+def write_sensitivity(found: Sensitivity, title: str, path: str | Path) -> int:
+    """Write a page that shows which layers bear pruning, whole or not at all, and return its bytes.
+
+    Raises RunError if the file cannot be written.
+    """
+    scale = wording.scale_of(found.metric, found.baseline)
+    heading = ["layer", "weights", *map(wording.share, found.sparsities)]
+    rows = [
+        [name, wording.whole(found.sizes[name]), *map(scale.value, values)] for name, values in found.layers.items()
+    ]
+    text = _page(
+        "sensitivity.html.j2",
+        scale,
+        kind="sensitivity",
+        title=title,
+        metric=found.metric,
+        baseline=scale.value(found.baseline),
+        heading=heading,
+        rows=rows,
+        drawing=_wide_and_narrow(figures.sensitivity_map, found, _COLUMN),
+    )
+    return _write(text, path)
+
+
+def _page(template: str, scale: wording.Scale, **values: Any) -> str:
+    style = Markup(_source("style.css"))
+    return _environment(scale).get_template(template).render(style=style, **values)
+
+
+def _source(name: str) -> str:
+    return files("isogrid.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _write(text: str, path: str | Path) -> int:
+    content = text.encode("utf-8")
+    write_atomically(Path(path), content)
+    return len(content)
+
+
 def _wide_and_narrow(draw: Callable[..., str], subject: object, wide: int) -> Markup:
     return Markup(f'<div class="wide">{draw(subject, wide)}</div><div class="narrow">{draw(subject, _NARROW)}</div>')
 
 
-def _environment(data: ReportData) -> jinja2.Environment:
+def _environment(scale: wording.Scale) -> jinja2.Environment:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    scale = wording.scale(data)
+        loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     written: dict[str, Callable[..., str]] = {
         "share": wording.share,
         "size": size,
@@ -158,7 +198,6 @@ def _environment(data: ReportData) -> jinja2.Environment:
     environment.filters["sentence_case"] = _sentence_case
     environment.filters["one_line"] = wording.one_line
     environment.filters["breakable"] = _breakable
-    environment.globals["interval"] = _unbroken(scale.interval(data.verdict.low, data.verdict.high))
     return environment
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,6 +14,9 @@ from isogrid.report import comparison, selection, wording
 from isogrid.report.comparison import ComparedRun
 from isogrid.report.data import ReportData, Speed
 from isogrid.units import counted, operations, size
+
+if TYPE_CHECKING:
+    from isogrid.sparsify.sensitivity import Sensitivity
 
 _MOST_POINTS = 12
 _MOST_LAYERS = 16
@@ -65,6 +69,25 @@ def render_comparison(runs: Sequence[ComparedRun], console: Console) -> None:
             console.print(Text(f"  {option}", style="bold"))
             for run, value in zip(runs, values, strict=True):
                 console.print(Text(f"    {run.name}: {wording.one_line(value)}"), soft_wrap=True)
+
+
+def render_sensitivity(found: Sensitivity, console: Console, bearable: Mapping[str, float] | None = None) -> None:
+    """Print what the metric loses where one layer alone is pruned, and the sparsity that each layer bears."""
+    written = wording.scale_of(found.metric, found.baseline)
+    name = wording.one_line(found.metric.name, 16)
+    unit = f" ({written.unit})" if written.unit else ""
+    title = f"{name} lost{unit} where a share of a layer is zero, of {written.value(found.baseline)}"
+    table = _table(title, not console.is_terminal)
+    table.add_column("layer", no_wrap=True)
+    _numbers(table, ("weights", *(f"{100 * sparsity:.4g} %" for sparsity in found.sparsities)))
+    if bearable is not None:
+        _numbers(table, ("bears",))
+    for name, short in zip(found.layers, wording.short_names(list(found.layers), 24), strict=True):
+        drops = (found.drop(name, sparsity) for sparsity in found.sparsities)
+        lost = (written.difference(drop).removesuffix(written.unit).strip() for drop in drops)
+        last = () if bearable is None else (f"{100 * bearable[name]:.4g} %",)
+        table.add_row(*map(Text, (short, wording.whole(found.sizes[name]), *lost, *last)))
+    console.print(table)
 
 
 def _table(title: str, plain: bool) -> Table:

@@ -131,10 +131,19 @@ class Scale:
 
 def scale(data: ReportData) -> Scale:
     """Return the scale on which the report's metric is written: the dense baseline shows four significant digits."""
-    if data.metric.percent:
-        return Scale(data.metric, 2)
-    baseline = abs(data.floor.baseline)
-    return Scale(data.metric, max(0, 3 - math.floor(math.log10(baseline))) if baseline > 0 else 4)
+    return scale_of(data.metric, data.floor.baseline)
+
+
+def scale_of(metric: Metric, baseline: float) -> Scale:
+    """Return the scale on which a baseline shows four significant digits.
+
+    >>> scale_of(Metric("RMSE", False, "kWh", False), 12.3456).value(12.3456)
+    '12.35 kWh'
+    """
+    if metric.percent:
+        return Scale(metric, 2)
+    size = abs(baseline)
+    return Scale(metric, max(0, 3 - math.floor(math.log10(size))) if size > 0 else 4)
 
 
 def judged(data: ReportData) -> tuple[str, float, float]:

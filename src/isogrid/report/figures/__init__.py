@@ -16,6 +16,7 @@ from isogrid.report.figures.pairs import (
     class_metric,
     generalisation,
 )
+from isogrid.report.figures.sensitivity import sensitivity_map
 from isogrid.report.figures.thumbnail import thumbnail
 from isogrid.report.figures.tradeoff import below, bytes_curve, sparsity_curve
 from isogrid.report.figures.training import training_history
@@ -33,6 +34,7 @@ __all__ = [
     "input_use",
     "layer_sparsity",
     "overlay",
+    "sensitivity_map",
     "sparsity_curve",
     "thumbnail",
     "training_history",
