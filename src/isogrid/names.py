@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any, TypeVar
 
 from isogrid.errors import UsageError
+
+
+_Class = TypeVar("_Class", bound=type)
 
 
 def canonical(text: str) -> str:
@@ -29,3 +33,28 @@ def unknown_name(kind: str, text: str, accepted: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(canonical(text), choices, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return UsageError(f"Unknown {kind} {text!r}{hint}: accepted are {', '.join(choices)}.")
+
+
+def register(kind: str, table: MutableMapping[str, Any], name: str) -> Callable[[_Class], _Class]:
+    """A class decorator that puts a class into `table`, where texts of that `kind` are looked up.
+
+    Raises:
+        UsageError: the name is not in the spelling under which it is looked up, or another class has it.
+
+    >>> table = {}
+    >>> @register("colour", table, "red")
+    ... class Red: pass
+    >>> table["red"] is Red
+    True
+    """
+    if not name or name != canonical(name):
+        raise UsageError(f"The {kind} name {name!r} cannot be looked up; accepted is {canonical(name) or 'a word'!r}.")
+
+    def put(cls: _Class) -> _Class:
+        taken = table.get(name)
+        if taken is not None and taken.__qualname__ != cls.__qualname__:
+            raise UsageError(f"The {kind} name {name!r} is taken by {taken.__qualname__}; choose another.")
+        table[name] = cls
+        return cls
+
+    return put

@@ -13,15 +13,15 @@ import math
 import operator
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isogrid.errors import PatternError, UsageError
-from isogrid.names import canonical, unknown_name
+from isogrid.names import canonical, register, unknown_name
 
 
 def active_count(size: int, sparsity: float) -> int:
@@ -414,7 +414,20 @@ class FanIn(Pattern):
         return "fan_in"
 
 
+_PatternClass = TypeVar("_PatternClass", bound=type[Pattern])
+
 _PLAIN: dict[str, type[Pattern]] = {"unstructured": Unstructured, "row": Row, "channel": Channel, "fan_in": FanIn}
+
+
+def register_pattern(name: str) -> Callable[[_PatternClass], _PatternClass]:
+    """A class decorator: `parse_pattern` and the command line then know a pattern of your own by that name.
+
+    The class must be constructible without arguments.
+
+    Raises:
+        UsageError: the name is taken, or it is not lower case with underscores.
+    """
+    return register("pattern", _PLAIN, name)
 
 
 def parse_pattern(text: str) -> Pattern:
