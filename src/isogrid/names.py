@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from isogrid.errors import UsageError
 
-
 _Class = TypeVar("_Class", bound=type)
 
 
