@@ -186,6 +186,7 @@ def test_the_pace_is_shared_among_what_is_left() -> None:
 
 
 def test_results_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.setattr(output, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(output, "SAVED", tmp_path / "saved")
     goals = [Goal("ours", 0.9, 3.0)]

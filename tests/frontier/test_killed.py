@@ -18,6 +18,9 @@ SAME = (
     "dense.safetensors",
 )  # fmt: skip
 
+# Sixty runs of a job, one after the other: minutes, also for the test that happens to come first.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
