@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conformance.allocation import ANY_SHAPES, EVEN_SHAPES, STRUCTURED, AllocationConformance, draw_layers, sparsities
 from conformance.coverage import uncovered
 from conformance.values import seeded
-from isogrid.allocation import ERK, Global, Layer, Uniform, parse_allocation
+from isogrid.allocation import ERK, LAMP, OWL, Global, Layer, Uniform, parse_allocation
 from isogrid.errors import UsageError
 from isogrid.patterns import FanIn, Pattern, Row, Unstructured, active_count
 
@@ -141,6 +141,123 @@ class TestGlobal(AllocationConformance):
         assert self.allocation.allocate([large, small], 0.49, Row()) == {"large": 100, "small": 4}
 
 
+def naive_lamp(layers: list[Layer]) -> list[tuple[float, int]]:
+    """The LAMP score and the layer of every weight, by the definition and one at a time."""
+    scored = []
+    for place, layer in enumerate(layers):
+        ascending = sorted(layer.scores.ravel().tolist())
+        for rank, score in enumerate(ascending):
+            energy = sum(other**2 for other in ascending[rank:])
+            scored.append((score**2 / energy if energy else 0.0, place))
+    return scored
+
+
+class TestLAMP(AllocationConformance):
+    allocation = LAMP()
+    exact = True
+
+    @seeded
+    @given(st.data(), sparsities)
+    def test_it_is_the_top_of_the_ranking_by_definition(self, data: st.DataObject, sparsity: float) -> None:
+        layers = draw_layers(data, ANY_SHAPES)
+        counts = self.allocation.allocate(layers, sparsity)
+        ranking = sorted(naive_lamp(layers), key=lambda entry: (-entry[0], entry[1]))
+        kept = [place for _, place in ranking[: active_count(len(ranking), sparsity)]]
+        assert list(counts.values()) == [kept.count(place) for place in range(len(layers))]
+
+    def test_known_scores(self) -> None:
+        # Squares 16, 9, 4, 1 over their sums from the top: 1, 9/25, 4/29, 1/30.
+        one = Layer("one", (4,), np.array([2.0, 1.0, 4.0, 3.0]))
+        # 1, 1/2, 1/3: equal scores do not tie.
+        flat = Layer("flat", (3,), np.ones(3))
+        assert [self.allocation.allocate([one, flat], 1 - n / 7) for n in range(1, 7)] == [
+            {"one": 1, "flat": 0}, {"one": 1, "flat": 1}, {"one": 1, "flat": 2}, {"one": 2, "flat": 2},
+            {"one": 2, "flat": 3}, {"one": 3, "flat": 3},
+        ]  # fmt: skip
+
+    def test_the_scale_of_a_layer_does_not_matter(self) -> None:
+        rng = np.random.default_rng(0)
+        weights = rng.normal(size=(2, 30, 10))
+        plain = [Layer(f"{i}", (30, 10), np.abs(w)) for i, w in enumerate(weights)]
+        scaled = [plain[0], Layer("1", (30, 10), plain[1].scores * 2.0**-60)]
+        huge = [plain[0], Layer("1", (30, 10), plain[1].scores * 2.0**600)]
+        wanted = self.allocation.allocate(plain, 0.7)
+        assert self.allocation.allocate(scaled, 0.7) == self.allocation.allocate(huge, 0.7) == wanted
+        assert Global().allocate(scaled, 0.7)["1"] == 0
+
+    def test_scores_at_or_below_zero_come_last_and_in_their_own_order(self) -> None:
+        signed = Layer("signed", (4,), np.array([-3.0, 5.0, -1.0, 0.0]))
+        lower = Layer("lower", (3,), np.array([-2.0, -4.0, -8.0]))
+        kept = [self.allocation.allocate([signed, lower], 1 - n / 7)["signed"] for n in range(8)]
+        assert kept == [0, 1, 2, 3, 3, 4, 4, 4]
+
+    @seeded
+    @given(st.data(), sparsities, sparsities, st.sampled_from([Unstructured(), *STRUCTURED]))
+    def test_a_lower_sparsity_keeps_all_that_a_higher_one_keeps(
+        self, data: st.DataObject, one: float, other: float, pattern: Pattern
+    ) -> None:
+        layers = draw_layers(data, EVEN_SHAPES)
+        more, fewer = (self.allocation.allocate(layers, s, pattern) for s in sorted((one, other)))
+        assert all(fewer[name] <= more[name] for name in fewer)
+
+    def test_groups_count_by_their_mean(self) -> None:
+        # Row means 3, 1 and 2, 2: 1, 1/10 and 1, 1/2.
+        layers = [Layer("a", (2, 2), np.array([[4.0, 2.0], [1.0, 1.0]])), Layer("b", (2, 3), np.full((2, 3), 2.0))]
+        assert self.allocation.allocate(layers, 0.2, Row()) == {"a": 2, "b": 6}
+
+
+class TestOWL(AllocationConformance):
+    allocation = OWL()
+    exact = True
+
+    @seeded
+    @given(st.data(), sparsities, st.floats(1.0, 3.0), st.floats(0.0, 0.3))
+    def test_each_layer_stays_within_its_range_and_all_meet_the_budget(
+        self, data: st.DataObject, sparsity: float, m: float, lam: float
+    ) -> None:
+        layers = [layer for layer in draw_layers(data, ANY_SHAPES) if layer.size]
+        counts = OWL(m=m, lam=lam).allocate(layers, sparsity)
+        size = sum(layer.size for layer in layers)
+        assert sum(counts.values()) == active_count(size, sparsity)
+        mean = active_count(size, sparsity) / max(1, size)
+        for layer in layers:
+            assert mean - lam - 1 / layer.size <= counts[layer.name] / layer.size <= mean + lam + 1 / layer.size
+
+    def test_densities_are_those_of_the_paper(self) -> None:
+        # Shares of outliers 0, 5 and 10 %: densities 2 lam apart, the middle one in the middle.
+        scores = [np.ones(1000) for _ in range(3)]
+        scores[1][:50], scores[2][:100] = 1000, 1000
+        layers = [Layer(f"{i}", (1000,), values) for i, values in enumerate(scores)]
+        assert [float(OWL().outliers(layer)) for layer in layers] == [0.0, 0.05, 0.1]
+        assert list(OWL().allocate(layers, 0.6).values()) == [320, 400, 480]
+        assert list(OWL(lam=0.2).allocate(layers, 0.6).values()) == [200, 400, 600]
+        # With 1000 / 50.95 as the mean's multiple, the second layer has no outliers, and the third none either.
+        assert list(OWL(m=20).allocate(layers, 0.6).values()) == [400, 400, 400]
+
+    def test_the_mean_is_weighted_by_size_and_no_layer_leaves_the_range(self) -> None:
+        spiky = np.ones(100)
+        spiky[:10] = 1000
+        layers = [Layer("large", (9900,), np.ones(9900)), Layer("small", (100,), spiky)]
+        # The small one may rise by 0.08 only, though the large one pays next to nothing for it.
+        assert OWL().allocate(layers, 0.5) == {"large": 5000 - 58, "small": 58}
+
+    def test_the_range_ends_where_a_layer_is_full_or_empty(self) -> None:
+        spiky = np.ones(100)
+        spiky[:10] = 1000
+        layers = [Layer("plain", (100,), np.ones(100)), Layer("spiky", (100,), spiky)]
+        assert OWL(lam=0.5).allocate(layers, 0.1) == {"plain": 80, "spiky": 100}
+        assert OWL(lam=0.5).allocate(layers, 0.9) == {"plain": 0, "spiky": 20}
+
+    def test_negative_scores_count_as_zero(self) -> None:
+        scores = np.array([-100.0, -100.0, 1.0, 1.0, 1.0, 1.0, 1.0, 16.0])
+        assert OWL().outliers(Layer("a", (8,), scores)) == Fraction(1, 8)
+
+    @pytest.mark.parametrize("options", [{"m": 0}, {"m": float("inf")}, {"m": float("nan")}, {"lam": -1}, {"lam": 2}])
+    def test_numbers_out_of_range_are_refused(self, options: dict[str, float]) -> None:
+        with pytest.raises(UsageError, match=f"OWL got {next(iter(options))}="):
+            OWL(**options)
+
+
 def test_every_allocation_has_its_conformance_test() -> None:
     assert uncovered("Allocation", "AllocationConformance") == []
 
@@ -160,5 +277,7 @@ def test_a_layer_is_frozen_and_equal_only_to_itself() -> None:
 
 
 def test_the_nearest_name_is_suggested() -> None:
-    with pytest.raises(UsageError, match=r"'uniform'\?\): accepted are uniform, erk, global"):
+    with pytest.raises(UsageError, match=r"'uniform'\?\): accepted are uniform, erk, global, lamp, owl"):
         parse_allocation("uniforn")
+    with pytest.raises(UsageError, match=r"Budget\(costs, limit=\.\.\.\)"):
+        parse_allocation("budget")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         top_k as top_k,
     )
     from isogrid.activity import measure as measure
+    from isogrid.distillation import Distiller as Distiller
+    from isogrid.flops import count_flops as count_flops
     from isogrid.formats.model import load as load, save as save
     from isogrid.runtime.exporting import export as export
     from isogrid.frontier import optimize as optimize
@@ -28,15 +30,31 @@ if TYPE_CHECKING:
     from isogrid.precision import quantize as quantize
     from isogrid.runtime.compiler import compile as compile  # noqa: A004
     from isogrid.sparsify import (
+        ALPS as ALPS,
+        ACDC as ACDC,
+        IMP as IMP,
+        SET as SET,
         Aware as Aware,
         Gradual as Gradual,
+        HardConcrete as HardConcrete,
+        Movement as Movement,
+        KeepZeros as KeepZeros,
         OneShot as OneShot,
         Regularized as Regularized,
+        RigL as RigL,
+        SoftMovement as SoftMovement,
+        SoftThreshold as SoftThreshold,
+        SparseGPT as SparseGPT,
         Sparsifier as Sparsifier,
         Static as Static,
+        TopKAST as TopKAST,
         Trigger as Trigger,
+        Wanda as Wanda,
         prune as prune,
+        reestimate_batch_norm as reestimate_batch_norm,
     )
+    from isogrid.structure import shrink as shrink
+    from isogrid.sparsify.sensitivity import sensitivity as sensitivity
     from isogrid.tasks import ClassificationTask as ClassificationTask, Recipe as Recipe, Task as Task
 
 __version__ = "0.1.0"
@@ -44,12 +62,28 @@ __version__ = "0.1.0"
 _PLACES = {
     "Sparsifier": "sparsify",
     "prune": "sparsify",
+    "sensitivity": "sparsify.sensitivity",
     "Gradual": "sparsify",
+    "KeepZeros": "sparsify",
     "Static": "sparsify",
     "Trigger": "sparsify",
     "Aware": "sparsify",
     "Regularized": "sparsify",
+    "SET": "sparsify",
+    "RigL": "sparsify",
+    "ACDC": "sparsify",
+    "IMP": "sparsify",
+    "TopKAST": "sparsify",
+    "Movement": "sparsify",
+    "SoftMovement": "sparsify",
+    "SoftThreshold": "sparsify",
+    "HardConcrete": "sparsify",
     "OneShot": "sparsify",
+    "Wanda": "sparsify",
+    "SparseGPT": "sparsify",
+    "ALPS": "sparsify",
+    "reestimate_batch_norm": "sparsify",
+    "shrink": "structure",
     "L1": "penalties",
     "L2": "penalties",
     "ElasticNet": "penalties",
@@ -61,6 +95,8 @@ _PLACES = {
     "sparse_tanh": "activations",
     "top_k": "activations",
     "measure": "activity",
+    "count_flops": "flops",
+    "Distiller": "distillation",
     "quantize": "precision",
     "save": "formats.model",
     "load": "formats.model",

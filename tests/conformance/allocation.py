@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from conformance.outsiders import HalvesOfRows
 from conformance.values import ValueConformance, seeded
+from isogrid import allocation as vocabulary
 from isogrid.allocation import Allocation, Layer, parse_allocation
 from isogrid.errors import PatternError, UsageError
 from isogrid.patterns import Block, Channel, FanIn, NofM, Pattern, Row, Unstructured, active_count
@@ -43,6 +44,10 @@ class AllocationConformance(ValueConformance):
     @property
     def value(self) -> Allocation:
         return self.allocation
+
+    def test_its_repr_is_the_code_that_makes_it(self) -> None:
+        # An allocation may hold other values of its vocabulary.
+        assert eval(repr(self.allocation), vars(vocabulary).copy()) == self.allocation
 
     def check(self, layers: list[Layer], sparsity: float, pattern: Pattern) -> int:
         """Check all that holds for any pattern; return how much of the budget is left."""

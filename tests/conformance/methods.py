@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from conformance.training import STEPS, Run, assert_effective, assert_same_bits, small_model
+from conformance.training import STEPS, Run, assert_effective, assert_same_bits, batch, small_model
 from conformance.values import ValueConformance
 from isogrid import allocation, patterns, penalties, schedules, scores, sparsify
 from isogrid.errors import UsageError
@@ -41,7 +41,9 @@ class MethodConformance(ValueConformance):
 
     def test_its_repr_is_the_code_that_makes_it(self) -> None:
         kind = type(self.method)
-        assert eval(repr(self.method), {**_NAMES, kind.__name__: kind}) == self.method
+        # A schedule and a method may have the same name.
+        parts = {type(value).__name__: type(value) for value in vars(self.method).values()}
+        assert eval(repr(self.method), {**_NAMES, **parts, kind.__name__: kind}) == self.method
 
     def test_it_has_a_name(self) -> None:
         assert type(self.method) in [registered.cls for registered in methods().values()]
@@ -189,3 +191,55 @@ class TrainingMethodConformance(MethodConformance):
             shown = run.sparsifier.telemetry()
             assert shown["sparsity"] == run.sparsifier.sparsity
             assert all(isinstance(value, float) and math.isfinite(value) for value in shown.values())
+
+
+class CalibratedMethodConformance(MethodConformance):
+    """Set `method`, which works after training and looks at data; its pattern must fit the weights of `small_model`."""
+
+    def pruned(self, model: torch.nn.Module | None = None, method: Method | None = None) -> Any:
+        model = small_model() if model is None else model
+        data = [batch(step) for step in range(4)]
+        return model, sparsify.prune(model, method or self.method, data=data)
+
+    def test_it_belongs_after_training_and_needs_data(self) -> None:
+        assert self.method.usage is Usage.AFTER
+        assert self.method.needs_data
+        with pytest.raises(UsageError, match=r"works after training; call isogrid\.prune"):
+            Run(self.method)
+        with pytest.raises(UsageError, match="looks at data and got none"):
+            sparsify.prune(small_model(), self.method)
+
+    def test_it_reaches_its_sparsity_in_every_layer(self) -> None:
+        model, report = self.pruned()
+        for name, mask in report.masks.items():
+            weight = model.get_parameter(name)
+            grid = self.method.pattern.grid(weight.shape)  # type: ignore[attr-defined]
+            most = active_count(weight.numel(), self.method.final_sparsity or 0.0)
+            assert most - grid.step < int(mask.sum()) <= most
+            assert torch.equal(mask, weight != 0)
+            assert self.method.pattern.conforms(mask.numpy())  # type: ignore[attr-defined]
+
+    def test_the_same_data_gives_the_same_bits(self) -> None:
+        assert_same_bits(self.pruned()[0].state_dict(), self.pruned()[0].state_dict())
+
+    def test_a_sparsity_of_zero_changes_nothing(self) -> None:
+        assert_same_bits(self.pruned(method=self.method.at(0.0))[0].state_dict(), small_model().state_dict())
+
+    def test_zeros_that_are_there_stay_and_count(self) -> None:
+        model = small_model()
+        model[0].weight.data[:, ::4] = 0
+        model[2].weight.data[::4] = 0
+        zeros = {name: p == 0 for name, p in model.named_parameters() if p.dim() == 2}
+        _, report = self.pruned(model)
+        for name, mask in report.masks.items():
+            assert not bool((mask & zeros[name]).any())
+            assert int((~mask).sum()) >= int(zeros[name].sum())
+        assert report.sparsity >= self.method.final_sparsity - 1e-12  # type: ignore[operator]
+
+    def test_it_leaves_a_plain_module_in_the_mode_it_was_in(self) -> None:
+        model = small_model()
+        model[1].eval()
+        self.pruned(model)
+        assert [module.training for module in model.modules()] == [True, True, False, True]
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        assert all(p.requires_grad and p.grad is None for p in model.parameters())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.penalties import Penalty
-from isogrid.sparsify import Method, Sparsifier
+from isogrid.sparsify import Method, ShadowMethod, Sparsifier
 
 STEPS = 40
 """Long enough for several updates of the masks and a recovery behind the ramp."""
@@ -113,7 +113,8 @@ class Run:
         }
         buffers = {f"{layer.name}/{key}": value for layer in self.state.layers for key, value in layer.buffers.items()}
         masks = {f"{name}/mask": mask for name, mask in self.sparsifier.masks.items()}
-        return {**self.model.state_dict(), **numbers, **moments, **buffers, **masks}
+        tensors = {f"tensors/{name}": value for name, value in self.state.tensors.items()}
+        return {**self.model.state_dict(), **numbers, **moments, **buffers, **masks, **tensors}
 
 
 def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -124,10 +125,13 @@ def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def assert_effective(run: Run) -> None:
-    """Pruned weights and all that belongs to them is exactly zero."""
+    """Pruned weights and all that belongs to them is exactly zero, unless dense weights live on behind them."""
     for layer in run.state.layers:
         assert torch.equal(layer.pruned, ~layer.mask)
         assert not layer.weight[layer.pruned].any(), layer.name
+        if isinstance(run.sparsifier.method, ShadowMethod):
+            assert torch.equal(layer.weight, run.sparsifier.method.effective(run.state, layer)), layer.name
+            continue
         gradient = layer.target.parameter.grad
         assert gradient is None or not gradient[layer.pruned].any(), layer.name
         for tensor in run.state.optimizer_state(layer):

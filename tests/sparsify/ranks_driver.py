@@ -23,7 +23,26 @@ from conformance.training import OPTIMIZERS, small_model
 from isogrid.errors import UnsupportedError
 from isogrid.penalties import L1
 from isogrid.scores import Gradient
-from isogrid.sparsify import Aware, Gradual, Method, Regularized, SparseState, Sparsifier, Static, Trigger
+from isogrid.sparsify import (
+    ACDC,
+    IMP,
+    SET,
+    Aware,
+    Gradual,
+    HardConcrete,
+    Method,
+    Movement,
+    Regularized,
+    RigL,
+    ShadowMethod,
+    SoftMovement,
+    SoftThreshold,
+    SparseState,
+    Sparsifier,
+    Static,
+    TopKAST,
+    Trigger,
+)
 
 STEPS = 24
 
@@ -47,12 +66,23 @@ METHODS: dict[str, Any] = {
     "gradual": Gradual(sparsity=0.8, delta_t=3),
     "gradient": Gradual(sparsity=0.8, delta_t=3, score=Gradient()),
     "static": Static(sparsity=0.8),
+    "snip": Static(sparsity=0.7, score="snip"),
     "trigger": Trigger(sparsity=0.6, delta_t=2, patience=1),
     "revival": Trigger(sparsity=0.6, delta_t=2, patience=1, revive=1.0),
     "aware": Aware(sparsity=0.8, floor=0.5, delta_t=2),
     "l1": Regularized(penalty=L1(0.05)),
     "subgradient": Regularized(penalty=L1(0.05), proximal=False, sparsity=0.5),
     "quarrelsome": Quarrelsome(),
+    "set": SET(sparsity=0.8, delta_t=3),
+    "rigl": RigL(sparsity=0.8, delta_t=4, window=3),
+    "acdc": ACDC(sparsity=0.8),
+    "imp": IMP(sparsity=0.8, rounds=2),
+    "topkast": TopKAST(sparsity=0.8, delta_t=2),
+    "movement": Movement(sparsity=0.8, delta_t=2),
+    "soft_movement": SoftMovement(sparsity=0.8, delta_t=2, lam=50.0),
+    "str": SoftThreshold(sparsity=0.6, delta_t=2, s_init=-3.0),
+    "l0": HardConcrete(sparsity=0.6, delta_t=2, lam=0.01),
+    "l0_rows": HardConcrete(pattern="row", lam=0.01, gate_lr=0.1),
 }
 
 
@@ -63,15 +93,24 @@ def train(method: Any, rank: int, *, compiled: bool = False, unused: bool = Fals
     if compiled:
         wrapped = torch.compile(wrapped, backend="eager")
     optimizer = OPTIMIZERS["adam"](model.parameters())
-    sparsifier = Sparsifier(wrapped, method, optimizer=optimizer, total_steps=STEPS)
     generator = torch.Generator().manual_seed(rank)
+    data = [torch.randn(8, 12, generator=generator)] if method.needs_data else None
+    sparsifier = Sparsifier(
+        wrapped,
+        method,
+        optimizer=optimizer,
+        total_steps=STEPS,
+        data=data,
+        loss=lambda answer, _: answer.square().mean(),
+    )
     averages = []
     for step in range(STEPS):
         x = torch.randn(8, 12, generator=generator)
         (wrapped(x).square().mean() + sparsifier.penalty()).backward()
         for layer in sparsifier.state.layers:
             gradient = layer.target.parameter.grad
-            assert gradient is None or not gradient[layer.pruned].any(), layer.name
+            unused = method.unused(sparsifier.state, layer) if isinstance(method, ShadowMethod) else layer.pruned
+            assert gradient is None or unused is None or not gradient[unused].any(), layer.name
         optimizer.step()
         optimizer.zero_grad()
         if step in (6, 12) and rank == 0:  # only one rank measures, and what it says counts for all

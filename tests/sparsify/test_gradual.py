@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from conformance.methods import WEIGHTS, TrainingMethodConformance
-from conformance.training import STEPS, Run, small_model
+from conformance.training import STEPS, Run, batch, loss_of, small_model
 from isogrid.errors import PatternError, TrainingError, UsageError
 from isogrid.patterns import NofM, active_count
 from isogrid.schedules import Constant, Cubic, OneShot
-from isogrid.scores import Gradient, Magnitude, Random
-from isogrid.sparsify import Aware, Gradual, Method, Trigger, methods
+from isogrid.scores import SNIP, Fisher, Gradient, Magnitude, Random, Taylor
+from isogrid.sparsify import Aware, Gradual, Method, Trigger, methods, prune
+from isogrid.sparsify import OneShot as PruneOnce
 
 
 class TestGradual(TrainingMethodConformance):
@@ -20,6 +23,17 @@ class TestGradual(TrainingMethodConformance):
 
 class TestGradualByGradient(TrainingMethodConformance):
     method = Gradual(sparsity=0.6, score=Gradient(), delta_t=4)
+
+
+class TestGradualByTaylor(TrainingMethodConformance):
+    method = Gradual(sparsity=0.6, score=Taylor(), delta_t=4)
+
+
+class TestGradualByFisher(TrainingMethodConformance):
+    method = Gradual(sparsity=0.6, score=Fisher(), delta_t=10)
+
+    def run(self, optimizer: str = "sgd_momentum", **options: Any) -> Run:
+        return super().run(optimizer, data=[batch(100, 4)], loss=squared_error, **options)
 
 
 class TestGradualAtRandom(TrainingMethodConformance):
@@ -32,6 +46,10 @@ class TestGradualInAPattern(TrainingMethodConformance):
 
 class TestGradualInBlocks(TrainingMethodConformance):
     method = Gradual(sparsity=0.5, pattern="block:2x2", allocation="uniform")
+
+
+def squared_error(answer: torch.Tensor, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return torch.nn.functional.mse_loss(answer, pair[1])
 
 
 def all_active() -> dict[str, torch.Tensor]:
@@ -112,6 +130,33 @@ def test_gradients_are_only_asked_for_when_a_cut_by_gradient_is_due() -> None:
     asked += [run.sparsifier.method.gradients(run.state) for _ in run.steps()]
     assert [step for step, wanted in enumerate(asked) if wanted != "none"] == [9, 19, 29]
     assert Gradual(sparsity=0.5, score=Magnitude()).gradients(run.state) == "none"
+
+
+def test_scores_by_the_gradient_take_that_of_the_step_and_the_weights_before_it() -> None:
+    run = Run(Gradual(sparsity=0.5, score=SNIP(), schedule=OneShot(at=0.5)), "sgd")
+    for _ in run.steps(until=STEPS // 2 - 1):
+        pass
+    weights = [layer.target.parameter for layer in run.state.layers]
+    gradients = torch.autograd.grad(loss_of(run.model, run.state.step), weights)
+    sensitivity = torch.cat([(w * g).abs().flatten().detach() for w, g in zip(weights, gradients, strict=True)])
+    run.step()
+    held = torch.cat([layer.mask.flatten() for layer in run.state.layers])
+    assert float(sensitivity[held].min()) >= float(sensitivity[~held].max())
+
+
+def test_scores_that_look_at_more_run_the_model_on_the_data_at_each_pruning() -> None:
+    data = [batch(100, 4), batch(101, 4)]
+    method = Gradual(sparsity=0.5, score=Fisher(), schedule=OneShot(at=0.5))
+    assert method.needs_data
+    assert not Gradual(sparsity=0.5, score=SNIP()).needs_data
+    run = Run(method, "sgd", data=data, loss=squared_error)
+    twin = Run(Gradual(sparsity=0.0), "sgd")
+    for _ in run.steps(until=STEPS // 2):
+        twin.step()
+    wanted = prune(twin.model, PruneOnce(sparsity=0.5, score=Fisher()), data=data, loss=squared_error).masks
+    assert all(torch.equal(mask, wanted[name]) for name, mask in run.sparsifier.masks.items())
+    with pytest.raises(UsageError, match="Gradual looks at data before training starts and got none"):
+        Run(method)
 
 
 @pytest.mark.parametrize("kind", [Gradual, Trigger, Aware])

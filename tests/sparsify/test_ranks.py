@@ -20,7 +20,9 @@ from isogrid.sparsify.ranks import Ranks
 DRIVER = Path(__file__).with_name("ranks_driver.py")
 CASES = {
     "gradual": 0.8, "gradient": 0.8, "static": 0.8, "trigger": 0.6, "revival": 0.6, "aware": 0.8, "l1": None,
-    "subgradient": 0.5, "quarrelsome": None, "compiled": 0.8, "unused": 0.6,
+    "subgradient": 0.5, "quarrelsome": None, "compiled": 0.8, "unused": 0.6, "set": 0.8, "rigl": 0.8, "acdc": 0.8,
+    "imp": 0.8, "topkast": 0.8, "movement": 0.8, "soft_movement": 0.8, "str": 0.6, "l0": 0.6, "l0_rows": None,
+    "snip": 0.7,
 }  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch was built without gloo")
@@ -73,6 +75,16 @@ def test_gradients_at_pruned_places_are_the_mean_over_ranks(ranks: list[dict[str
             assert torch.equal(one[layer]["average"], other[layer]["average"])
             moved += 1
     assert moved == 48
+
+
+def test_gradients_that_say_where_to_grow_are_the_mean_over_ranks(ranks: list[dict[str, Any]]) -> None:
+    gathered = 0
+    for one, other in zip(ranks[0]["rigl"]["buffers"], ranks[1]["rigl"]["buffers"], strict=True):
+        for layer in one:
+            assert one[layer].keys() == other[layer].keys()
+            assert_same_bits(one[layer], other[layer])
+            gathered += len(one[layer])
+    assert gathered == 2 * 2 * 4
 
 
 def test_what_one_rank_measures_counts_for_all(ranks: list[dict[str, Any]]) -> None:

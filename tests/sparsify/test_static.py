@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from conformance.methods import WEIGHTS, TrainingMethodConformance
-from conformance.training import Run, small_model
-from isogrid.allocation import ERK, Layer
-from isogrid.errors import TargetError
+from conformance.training import Run, batch, small_model
+from isogrid.allocation import ERK, Global, Layer, Uniform
+from isogrid.errors import TargetError, UsageError
 from isogrid.patterns import active_count
-from isogrid.sparsify import Static
+from isogrid.scores import SNIP, Random, SynFlow
+from isogrid.sparsify import Sparsifier, Static, parse_method
+from isogrid.sparsify.static import LayerCollapseWarning
 
 
 class TestStatic(TrainingMethodConformance):
@@ -20,6 +26,32 @@ class TestStatic(TrainingMethodConformance):
 
 class TestStaticUniform(TrainingMethodConformance):
     method = Static(sparsity=0.75, allocation="uniform", pattern="fan_in")
+
+
+def squared_error(answer: torch.Tensor, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return nn.functional.mse_loss(answer, pair[1])
+
+
+DATA: dict[str, Any] = {"data": [batch(100), batch(101)], "loss": squared_error}
+
+
+class StaticOnData(TrainingMethodConformance):
+    """Those that look at data before training."""
+
+    def run(self, optimizer: str = "sgd_momentum", **options: Any) -> Run:
+        return super().run(optimizer, **DATA, **options)
+
+
+class TestStaticBySensitivity(StaticOnData):
+    method = Static(sparsity=0.6, score="snip")
+
+
+class TestStaticByGradientFlow(StaticOnData):
+    method = Static(sparsity=0.6, score="grasp")
+
+
+class TestStaticBySynapticFlow(StaticOnData):
+    method = Static(sparsity=0.8, score="synflow", rounds=5)
 
 
 def given_masks() -> dict[str, torch.Tensor]:
@@ -107,3 +139,94 @@ def test_masks_that_do_not_fit_are_refused(change: object, said: str) -> None:
     change(masks)  # type: ignore[operator]
     with pytest.raises(TargetError, match=said):
         Run(Static(masks=masks))
+
+
+def test_names_for_the_main_job_are_static_masks_by_a_score() -> None:
+    for name, rounds in [("snip", 1), ("grasp", 1), ("synflow", 100)]:
+        method = parse_method(name, sparsity=0.9)
+        assert method == Static(sparsity=0.9, score=name)
+        assert (method.rounds, method.allocation, method.needs_data) == (rounds, Global(), True)
+    assert parse_method("synflow", sparsity=0.9, rounds=7).rounds == 7
+
+
+def test_random_masks_keep_their_shares_and_need_no_data() -> None:
+    for score in (None, "random", Random()):
+        method = Static(sparsity=0.9, score=score)
+        assert (method.allocation, method.score, method.needs_data) == (ERK(), Random(), False)
+    assert Static(sparsity=0.9, score=SNIP(), allocation="uniform").allocation == Uniform()
+    with pytest.raises(UsageError, match="looks at data before training"):
+        Run(Static(sparsity=0.9, score="snip"))
+
+
+def test_given_masks_leave_nothing_to_a_score() -> None:
+    assert not Static(masks=given_masks()).needs_data
+    with pytest.raises(UsageError, match="Static got both masks and score='snip'"):
+        Static(masks=given_masks(), score="snip")
+
+
+def test_snip_keeps_what_the_loss_is_most_sensitive_to_at_the_start() -> None:
+    model = small_model()
+    weights = [model[0].weight, model[2].weight]
+    loss = sum(squared_error(model(x), (x, y)) for x, y in DATA["data"])
+    gradients = torch.autograd.grad(loss, weights)
+    sensitivity = torch.cat([(w * g).abs().flatten() for w, g in zip(weights, gradients, strict=True)])
+    best = torch.zeros(WEIGHTS, dtype=torch.bool)
+    best[sensitivity.topk(active_count(WEIGHTS, 0.6)).indices] = True
+    run = Run(Static(sparsity=0.6, score="snip"), **DATA)
+    assert torch.equal(torch.cat([mask.flatten() for mask in run.sparsifier.masks.values()]), best)
+
+
+def deep_model() -> nn.Sequential:
+    """A wide layer among narrow ones, between which single scores differ by orders of magnitude."""
+    torch.manual_seed(0)
+    widths = [12, 40, 40, 40, 4, 4]
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs, bias=False), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def static_masks(method: Static) -> list[int]:
+    model = deep_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Sparsifier(model, method, optimizer=optimizer, total_steps=1, **DATA) as sparsifier:
+        return [layer.active for layer in sparsifier.state.layers]
+
+
+def test_synflow_in_rounds_keeps_a_path_where_one_round_leaves_none() -> None:
+    with pytest.warns(LayerCollapseWarning, match=r"score='synflow'\) has left nothing of .*at a sparsity of 0\.994"):
+        at_once = static_masks(Static(sparsity=0.994, score=SynFlow(), rounds=1))
+    assert 0 in at_once
+    in_rounds = static_masks(Static(sparsity=0.994, score=SynFlow()))
+    assert sum(in_rounds) == sum(at_once)
+    assert min(in_rounds) > 0
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    datasets = pytest.importorskip("sklearn.datasets")
+    images, labels = datasets.load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    return torch.tensor(images[order] / 16 - 0.3, dtype=torch.float32), torch.tensor(labels[order])
+
+
+def digits_accuracy(method: Static) -> float:
+    """On 497 images, after 8 passes over the others."""
+    x, y = digits()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    batches = [(x[i : i + 100], y[i : i + 100]) for i in range(0, 1300, 100)]
+    sparsifier = Sparsifier(model, method, optimizer=optimizer, total_steps=8 * 13, data=batches[:2])
+    for inputs, labels in batches * 8:
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sparsifier.finalize()["sparsity"] == pytest.approx(0.95, abs=1e-4)
+    return float((model(x[1300:]).argmax(dim=1) == y[1300:]).float().mean())
+
+
+def test_masks_by_a_score_learn_more_of_the_digits_than_random_ones() -> None:
+    # Seen over several seeds: 0.49 to 0.58 at random, 0.8 to 0.88 by these scores, and less by their opposites.
+    at_random = digits_accuracy(Static(sparsity=0.95))
+    for score in ("snip", "grasp"):
+        assert digits_accuracy(Static(sparsity=0.95, score=score)) > at_random + 0.1

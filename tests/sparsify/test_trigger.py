@@ -214,7 +214,7 @@ def test_a_layer_that_has_had_no_gradient_is_not_judged() -> None:
 
 class _Held:
     def __init__(self, sparsifier: Sparsifier) -> None:
-        self.state = sparsifier.state
+        self.sparsifier, self.state = sparsifier, sparsifier.state
 
 
 def test_a_paced_trigger_reaches_its_cap_even_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,15 +15,20 @@ from isogrid.sparsify.state import SparseLayer
 
 
 class GradientGate:
-    """Zeroes the gradient of pruned weights right after ``backward`` has accumulated it, and keeps what a method needs.
+    """Zeroes the gradient that is of no use right after ``backward`` has accumulated it, and keeps what a method needs.
+
+    Of no use is what `unused` gives, most often the pruned places; None is nowhere.
 
     Masking cannot wait for the step: whoever clips gradients before it would count the pruned ones.  So a method that
     wants them (revival, growth) gets a copy that is taken here, of this rank's gradient, and reduced when it is
     delivered.
     """
 
-    def __init__(self, layer: SparseLayer, scaler: Any, ranks: Ranks) -> None:
+    def __init__(
+        self, layer: SparseLayer, scaler: Any, ranks: Ranks, unused: Callable[[SparseLayer], Tensor | None]
+    ) -> None:
         self._layer = layer
+        self._unused = unused
         self._scaler = scaler
         self._ranks = ranks
         self._handle: Any = None
@@ -100,8 +106,10 @@ class GradientGate:
         self._dense = kept
 
     def _mask_(self, gradient: Tensor) -> None:
-        """Zeros where weights are pruned (a product with the mask would keep NaN and infinity)."""
-        gradient.masked_fill_(self._layer.pruned, 0)
+        """Zeros where it is of no use (a product with a mask would keep NaN and infinity)."""
+        unused = self._unused(self._layer)
+        if unused is not None:
+            gradient.masked_fill_(unused, 0)
         self._last, self._version = weakref.ref(gradient), gradient._version
 
     def deliver(self, *, dense: bool, scale: float) -> None:
@@ -122,3 +130,15 @@ class GradientGate:
             hidden = hidden / scale
         # Active places show what the optimiser sees (clipped, if the loop clips); only pruned ones come from the copy.
         self._layer.gradient = torch.where(self._layer.pruned, hidden, gradient)
+
+
+def skipped(optimizer: torch.optim.Optimizer | None) -> bool:
+    """Whether a gradient scaler told a fused optimiser to leave the weights alone; its hooks are called even so."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, Tensor) and bool(found.max() > 0)
+
+
+def fused_scale(optimizer: torch.optim.Optimizer | None) -> float:
+    """The factor by which a fused optimiser's gradients are still scaled; 1 where they are not."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return float(scale) if isinstance(scale, Tensor) else 1.0

@@ -8,8 +8,9 @@ from isogrid.schedules import Cubic, Schedule
 from isogrid.scores import Magnitude, Score
 from isogrid.sparsify.method import Gradients, check_interval, register_method, update_due
 from isogrid.sparsify.selecting import Selecting
-from isogrid.sparsify.selection import score_layer
+from isogrid.sparsify.selection import STEP_STATISTICS, Scores, score_layer
 from isogrid.sparsify.state import SparseState
+from isogrid.sparsify.statistics import score_layers
 
 
 @register_method("gradual")
@@ -24,7 +25,8 @@ class Gradual(Selecting):
 
     Attributes:
         schedule: the ramp, in fractions of the training.
-        score: what ranks the weights.
+        score: what ranks the weights.  One by the gradient (`Gradient`, `SNIP`, `Taylor`, `Movement`) takes that of the
+            step; one that looks at more (`Fisher`, `Wanda`) runs the model on data at each pruning.
         delta_t: steps between two prunings.
 
     >>> Gradual(sparsity=0.9).schedule
@@ -41,26 +43,33 @@ class Gradual(Selecting):
         super().__post_init__()
         check_interval(type(self).__name__, self.delta_t)
 
+    @property
+    def needs_data(self) -> bool:
+        return bool(self.score.needs - STEP_STATISTICS)
+
+    @property
+    def _by_gradient(self) -> bool:
+        return bool(self.score.needs) and not self.needs_data
+
     def gradients(self, state: SparseState) -> Gradients:
-        return "active" if self.score.needs_gradient and self._due(state, state.step + 1) else "none"
+        return "active" if self._by_gradient and self._due(state, state.step + 1) else "none"
 
     def before_step(self, state: SparseState) -> None:
-        """Scores that need gradients are taken while the gradients are there, before the weights move."""
-        if self.score.needs_gradient and self._due(state, state.step + 1):
-            self._prune(state, state.step + 1)
+        """Scores by the gradient are taken while the gradients are there, before the weights move."""
+        if self._by_gradient and self._due(state, state.step + 1):
+            scores = {layer.name: score_layer(state, layer, self.score) for layer in state.layers}
+            self._prune(state, state.step + 1, scores)
 
     def after_step(self, state: SparseState) -> None:
-        if not self.score.needs_gradient and self._due(state, state.step):
-            self._prune(state, state.step)
+        if not self._by_gradient and self._due(state, state.step):
+            self._prune(state, state.step, score_layers(state, self.score))
 
     def _due(self, state: SparseState, step: int) -> bool:
         return update_due(step, state.total_steps, self.delta_t, self.schedule)
 
-    def _prune(self, state: SparseState, step: int) -> None:
+    def _prune(self, state: SparseState, step: int, scores: Scores) -> None:
         state.check_finite()
         progress = min(1.0, step / state.total_steps)
         initial = float(state.numbers["initial_sparsity"])
         goal = max(initial, self.target_sparsity)
-        sparsity = self.schedule.value(progress, initial, goal)
-        scores = {layer.name: score_layer(state, layer, self.score) for layer in state.layers}
-        self.keep_best(state, scores, sparsity)
+        self.keep_best(state, scores, self.schedule.value(progress, initial, goal))

@@ -12,7 +12,7 @@ from torch import Tensor
 from isogrid.allocation import Allocation, Layer
 from isogrid.errors import PatternError
 from isogrid.patterns import Pattern, active_count
-from isogrid.scores import Score
+from isogrid.scores import Score, Statistics
 from isogrid.sparsify.state import SparseLayer, SparseState
 
 Scores = Mapping[str, npt.NDArray[Any]]
@@ -27,10 +27,30 @@ def check_pattern(state: SparseState, pattern: Pattern) -> None:
             raise PatternError(f"{layer.name} does not fit the pattern; leave it out with ignore=. {problem}") from None
 
 
-def score_layer(state: SparseState, layer: SparseLayer, score: Score) -> npt.NDArray[Any]:
-    """The score of each of a layer's weights, in canonical view."""
-    gradient = layer.to_array(layer.gradient) if layer.gradient is not None else None
-    return score(layer.to_array(layer.weight), gradient=gradient, rng=state.rng("score", layer))
+def score_layer(
+    state: SparseState, layer: SparseLayer, score: Score, known: Statistics | None = None
+) -> npt.NDArray[Any]:
+    """The score of each of a layer's weights, in canonical view.
+
+    Args:
+        state, layer, score: what is scored by what.
+        known: what the score needs, in canonical view; None takes it from ``layer.gradient``, where there is one.
+    """
+    if known is None:
+        known = step_statistics(layer)
+    return score(layer.to_array(layer.weight), rng=state.rng("score", layer), **known)
+
+
+STEP_STATISTICS = frozenset({"gradient", "squared_gradient"})
+"""What is known of a layer within a training step, the step's batch being all the data."""
+
+
+def step_statistics(layer: SparseLayer) -> dict[str, npt.NDArray[Any]]:
+    """`STEP_STATISTICS` of ``layer.gradient``; nothing where there is none."""
+    if layer.gradient is None:
+        return {}
+    gradient = layer.to_array(layer.gradient)
+    return {"gradient": gradient, "squared_gradient": np.square(gradient)}
 
 
 def select(
@@ -40,6 +60,10 @@ def select(
 
     What is pruned stays pruned.  A pattern that implies its sparsity (N:M) takes every layer to the same one, and to no
     more than it implies.
+
+    A layer may lose its last weight, for scores are compared as they are.  Masks hold such a layer at zero; a file of
+    the zeros does not, for an all-zero layer read back is not a mask.  Allocations that keep something of each layer
+    are uniform, erk and lamp, as long as there is a weight for each.
     """
     held = {layer.name: layer.to_array(layer.mask) for layer in state.layers}
     ranked = {name: _pruned_last(np.asarray(scores[name]), mask, pattern) for name, mask in held.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
@@ -10,18 +11,19 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from isogrid.errors import SparsifierError, TargetError, UnsupportedError, UsageError
+from isogrid.errors import SparsifierError, UnsupportedError, UsageError
 from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.penalties import Penalty
 from isogrid.sparsify.calibration import Calibration, Forward, Loss
-from isogrid.sparsify.gradients import GradientGate
-from isogrid.sparsify.method import Method, Usage
+from isogrid.sparsify.gradients import GradientGate, fused_scale, skipped
+from isogrid.sparsify.hooks import Hooks
+from isogrid.sparsify.method import Gradients, Method, Usage
 from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.ranks import Ranks
 from isogrid.sparsify.regularized import Regularized
+from isogrid.sparsify.saving import from_saved, to_saved
+from isogrid.sparsify.shadow import Shadow, ShadowMethod
 from isogrid.sparsify.state import SparseLayer, SparseState
-
-_STATE_VERSION = 1
 
 
 class Sparsifier:
@@ -30,7 +32,8 @@ class Sparsifier:
     Outside the optimiser's step every parameter holds its effective weight: what is pruned is exactly zero, so that
     evaluation, saving and copies see the sparse model.  Names never change and no module is wrapped.  Gradients of
     pruned weights are zero as soon as ``backward`` has written them (they do not inflate a clipping norm), and so is
-    their part of the optimiser's state.
+    their part of the optimiser's state.  Methods that move dense weights behind the effective ones (`ShadowMethod`)
+    keep those here, and say themselves which gradients they use.
 
     Args:
         model: any module; also compiled, or inside ``DistributedDataParallel`` (every rank then holds the same masks).
@@ -96,7 +99,7 @@ class Sparsifier:
                 f"{type(self.method).__name__} looks at data before training starts and got none; pass data=, batches "
                 "of a few samples."
             )
-        self._model = unwrap(model)
+        self._outer, self._model = model, unwrap(model)
         self._ranks = Ranks(model)
         self._pull = self._checked_pull(penalty)
         self._scaler = scaler
@@ -106,17 +109,23 @@ class Sparsifier:
         self.state.calibration = None if data is None else Calibration(data, forward, loss)
         self._penalised = False
         self._finished = False
-        self._handles: list[Any] = []
-        self._gates: list[GradientGate] = []
+        self._begun = False
         self._agreed = 0
-        self.attach(optimizer)
+        self._shadow = Shadow(self.state, self.method) if isinstance(self.method, ShadowMethod) else None
+        self._hooks = Hooks(self.state, self._new_gate, self._before_step, self._after_step)
+        self._hooks.attach(optimizer)
         try:
             if self._pull is not None:
                 self._pull.check(self.state)
             if adopt or masks is not None:
                 start = masks_of_zeros(found) if masks is None else self.state.fit_masks(masks)
                 self.state.set_masks(start)
+            if self._shadow is not None:
+                self._shadow.begin()
             self.method.begin(self.state)
+            self._begun = True
+            self._watch()
+            self._settle()
             self._agree()
         except BaseException:
             self.detach()
@@ -147,54 +156,33 @@ class Sparsifier:
             TargetError: the optimiser holds none of the targets.
             SparsifierError: another sparsifier is attached to one of the targets.
         """
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise UnsupportedError(
-                "LBFGS moves weights several times within one step, where masks cannot be held; use SGD, Adam or "
-                "another optimiser that moves them once."
-            )
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        apart = [layer.target for layer in self.state.layers if id(layer.target.parameter) not in held]
-        if len(apart) == len(self.state.layers):
-            raise TargetError(
-                f"The {type(optimizer).__name__} optimiser holds none of the {len(apart)} targets, the first of which "
-                f"is {apart[0].name}; pass the optimiser that trains this model."
-            )
-        if loose := [target.name for target in apart if target.parameter.requires_grad]:
-            raise TargetError(
-                f"The {type(optimizer).__name__} optimiser lacks {len(loose)} of the {len(self.state.layers)} targets, "
-                f"the first of which is {loose[0]}; leave them out with ignore=, or freeze them (requires_grad=False)."
-            )
-        self.detach()
-        self.state.optimizer = optimizer
-        try:
-            for layer in self.state.layers:
-                gate = GradientGate(layer, self._scaler, self._ranks)
-                gate.register()
-                self._gates.append(gate)
-        except SparsifierError:
-            self.detach()
-            raise
-
-        # The hooks get what step() got: the optimiser itself, and where there is one the closure.
-        def has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-            return any(argument is not None for argument in (*args[1:], kwargs.get("closure")))
-
-        def before(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._before_step(has_closure=has_closure(args, kwargs))
-
-        def after(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._after_step(has_closure=has_closure(args, kwargs))
-
-        self._handles.append(optimizer.register_step_pre_hook(before))
-        self._handles.append(optimizer.register_step_post_hook(after))
+        self._hooks.attach(optimizer)
+        self._watch()
+        self._prepare_step()
 
     def detach(self) -> None:
         """Take all hooks off the model and the optimiser.  The masks are no longer held from then on."""
-        for handle in self._handles:
-            handle.remove()
-        for gate in self._gates:
-            gate.close()
-        self._handles, self._gates = [], []
+        self._hooks.detach()
+
+    def _watch(self) -> None:
+        """Have a method that samples weights for forward passes see them come."""
+        if self._shadow is not None and isinstance(self.method, ShadowMethod) and self.method.samples:
+            self._hooks.watch(self._outer, self._shadow)
+
+    def _new_gate(self, layer: SparseLayer) -> GradientGate:
+        me = weakref.ref(self)  # a parameter's hooks hold what they call where no garbage collector looks
+
+        def unused(layer: SparseLayer) -> Tensor | None:
+            sparsifier = me()
+            return layer.pruned if sparsifier is None else sparsifier._unused(layer)
+
+        return GradientGate(layer, self._scaler, self._ranks, unused)
+
+    def _unused(self, layer: SparseLayer) -> Tensor | None:
+        """Where a gradient is of no use, before the method has begun as after it."""
+        if self._begun and isinstance(self.method, ShadowMethod):
+            return self.method.unused(self.state, layer)
+        return layer.pruned
 
     def __getstate__(self) -> NoReturn:
         raise UnsupportedError(
@@ -210,57 +198,64 @@ class Sparsifier:
     ) -> None:
         self.detach()
 
-    def _prepare_step(self) -> None:
-        wanted = self.method.gradients(self.state)
-        for gate in self._gates:
-            gate.open(dense=wanted == "dense")
+    @property
+    def _wanted(self) -> Gradients:
+        # Dense weights move by the gradients that the parameters hold: there are no hidden ones to gather.
+        return self.method.gradients(self.state) if self._shadow is None else "active"
 
-    def _before_step(self, *, has_closure: bool) -> None:
-        if self._skipped():
+    def _prepare_step(self) -> None:
+        for gate in self._hooks.gates:
+            gate.open(dense=self._wanted == "dense")
+
+    def _before_step(self, has_closure: bool) -> None:
+        if skipped(self.state.optimizer):
             return
         if not has_closure:
             self._check_penalty()
         self._ranks.share_numbers(self.state)
-        for gate in self._gates:
+        for gate in self._hooks.gates:
             gate.register()  # where a frozen parameter was set free
-        wanted = self.method.gradients(self.state)
+        scale = fused_scale(self.state.optimizer)
+        wanted = self._wanted
         if wanted != "none":
             if has_closure:
                 raise SparsifierError(
                     f"{type(self.method).__name__} looks at gradients before the weights move, and a closure computes "
                     "them within the step; call backward first, and step() without a closure."
                 )
-            scale = self._fused_scale()
-            for gate in self._gates:
+            for gate in self._hooks.gates:
                 gate.deliver(dense=wanted == "dense", scale=scale)
+        if self._shadow is not None:
+            self._shadow.check()
         self.method.before_step(self.state)
+        if self._shadow is not None:
+            self._shadow.expose(scale)
         for layer in self.state.layers:
             layer.gradient = None
 
-    def _after_step(self, *, has_closure: bool) -> None:
-        if self._skipped():
+    def _after_step(self, has_closure: bool) -> None:
+        if skipped(self.state.optimizer):
             self._prepare_step()
             return
         if has_closure:
             self._check_penalty()
-        self.state.hold_zeros()
+        if self._shadow is None:
+            self.state.hold_zeros()
         self.state.step += 1
         if self._pull is not None:
             self._pull.shrink(self.state)
+        if self._shadow is not None:
+            self._shadow.capture()
         self.method.after_step(self.state)
+        self._settle()
         self._agree()
         self._penalised = False
         self._prepare_step()
 
-    def _skipped(self) -> bool:
-        """Whether a gradient scaler told a fused optimiser to leave the weights alone; its hooks are called even so."""
-        found = getattr(self.state.optimizer, "found_inf", None)
-        return isinstance(found, Tensor) and bool(found.max() > 0)
-
-    def _fused_scale(self) -> float:
-        """The factor by which a fused optimiser's gradients are still scaled; 1 where they are not."""
-        scale = getattr(self.state.optimizer, "grad_scale", None)
-        return float(scale) if isinstance(scale, Tensor) else 1.0
+    def _settle(self) -> None:
+        """Where dense weights stand behind the effective ones, have the parameters hold the latter."""
+        if self._shadow is not None:
+            self._shadow.settle()
 
     def _agree(self) -> None:
         """One process alone has nothing to do here."""
@@ -276,7 +271,7 @@ class Sparsifier:
         return zero, so that gradient accumulation does not add it up.  Add it to the loss as it is, outside a division
         by the number of accumulated batches.
         """
-        if self._penalised and all(gate.dropped for gate in self._gates):
+        if self._penalised and all(gate.dropped for gate in self._hooks.gates):
             self._penalised = False
         terms = [] if self._penalised else [self.method.loss_term(self.state)]
         if self._pull is not None and not self._penalised:
@@ -355,6 +350,8 @@ class Sparsifier:
                     f"finalize() came after {self.state.step} of {self.state.total_steps} steps; finish the schedule, "
                     "or pass allow_unfinished=True to keep the sparsity reached so far."
                 )
+            if self.state.sampled:
+                self._settle()
             parameters = dict(self._model.named_parameters(remove_duplicate=False))
             for layer in self.state.layers:
                 if parameters.get(layer.name) is not layer.target.parameter:
@@ -381,17 +378,7 @@ class Sparsifier:
 
         Only tensors and plain values, so that ``torch.load(..., weights_only=True)`` reads it.
         """
-        return {
-            "version": _STATE_VERSION,
-            "method": repr(self.method),
-            "penalty": repr(self._pull and self._pull.penalty),
-            "step": self.state.step,
-            "total_steps": self.state.total_steps,
-            "seed": self.state.seed,
-            "numbers": dict(self.state.numbers),
-            "masks": self.masks,
-            "buffers": {layer.name: {k: v.clone() for k, v in layer.buffers.items()} for layer in self.state.layers},
-        }
+        return to_saved(self.state, repr(self.method), repr(self._pull and self._pull.penalty))
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `saved`, which must come from the same method, targets and number of steps.
@@ -401,25 +388,7 @@ class Sparsifier:
         Raises:
             SparsifierError: the state is of another training.
         """
-        if saved.get("version") != _STATE_VERSION:
-            raise SparsifierError(
-                f"The sparsifier's state has version {saved.get('version')!r}; this release reads version "
-                f"{_STATE_VERSION}."
-            )
-        for key, mine in (
-            ("method", repr(self.method)),
-            ("penalty", repr(self._pull and self._pull.penalty)),
-            ("total_steps", self.state.total_steps),
-            ("seed", self.state.seed),
-        ):
-            if saved[key] != mine:
-                raise SparsifierError(f"The saved state has {key}={saved[key]}, and this sparsifier has {key}={mine}.")
-        masks = self.state.fit_masks(saved["masks"])
-        for layer in self.state.layers:
-            for name, value in saved["buffers"][layer.name].items():
-                layer.buffers[name] = value.to(layer.mask.device, copy=True)
-        self.state.numbers = dict(saved["numbers"])
-        self.state.step = int(saved["step"])
-        self.state.set_masks(masks)
+        from_saved(self.state, saved, repr(self.method), repr(self._pull and self._pull.penalty))
+        self._settle()
         self._penalised = False
         self._prepare_step()

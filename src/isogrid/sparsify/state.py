@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,8 @@ class SparseLayer:
     gradient: Tensor | None = None
     """Within ``before_step``: the gradient, reduced over ranks and unscaled; zero at pruned places unless the method
     asks for dense gradients."""
+    scratch: dict[str, Tensor] = field(default_factory=dict)
+    """What a method with dense weights behind the effective ones keeps within one step; not saved."""
 
     def __post_init__(self) -> None:
         self.pruned = ~self.mask
@@ -83,12 +85,18 @@ class SparseState:
     step: int = 0
     """Optimiser steps that were really taken (a step skipped by a gradient scaler is none)."""
     numbers: dict[str, Scalar] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """What a method remembers beyond its layers, such as biases to rewind to."""
     changes: int = 0
     """How often masks were set; not saved, for it only tells whether something moved."""
     model: nn.Module | None = None
     """The whole model that the layers belong to, for methods that run it."""
     calibration: Calibration | None = None
     """The data that the method was given to look at, if any."""
+    effective: Callable[[SparseLayer], Tensor] | None = None
+    """The weights that a parameter shall hold, where dense ones stand behind them; None where there are no others."""
+    sampled: bool = False
+    """Whether the parameters hold the weights that the method sampled for this step's forward passes."""
 
     @property
     def progress(self) -> float:
@@ -146,7 +154,10 @@ class SparseState:
         return fitted
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
-        """Take over new masks; newly pruned weights and their optimiser state become zero at once."""
+        """Take over new masks; newly pruned weights become zero at once, and their optimiser state where it is theirs.
+
+        Where dense weights stand behind the effective ones they live on, and so does their optimiser state.
+        """
         self.changes += 1
         for layer in self.layers:
             mask = masks.get(layer.name)
@@ -157,6 +168,9 @@ class SparseState:
     def hold_zeros(self, *, everywhere: bool = False) -> None:
         """Put zeros where weights are pruned; ``everywhere`` also in gradients and in the optimiser's state."""
         for layer in self.layers:
+            if self.effective is not None:
+                layer.weight.copy_(self.effective(layer))
+                continue
             layer.weight.masked_fill_(layer.pruned, 0)
             if not everywhere:
                 continue

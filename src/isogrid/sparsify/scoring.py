@@ -1,0 +1,68 @@
+"""The base of methods that prune by a score, at once or in rounds, outside of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from isogrid.errors import UsageError
+from isogrid.scores import Score, parse_score
+from isogrid.sparsify.selecting import Selecting
+from isogrid.sparsify.state import SparseState
+from isogrid.sparsify.statistics import score_layers
+
+
+@dataclass(frozen=True)
+class Scoring(Selecting):
+    """Options that such methods share.
+
+    Attributes:
+        score: a `Score` or its name.
+        rounds: after how many rounds of scoring and pruning the sparsity is reached, the density falling by the same
+            factor in each; None takes what the score was published with (100 for ``"synflow"``, else 1).
+    """
+
+    score: Score | str | None = None
+    rounds: int | None = None
+
+    default_score: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        chosen = self.default_score if self.score is None else self.score
+        score = parse_score(chosen) if isinstance(chosen, str) else chosen
+        if not isinstance(score, Score):
+            raise UsageError(f"{owner} got score={score!r}; accepted is a Score, or the name of one.")
+        object.__setattr__(self, "score", score)
+        rounds = score.rounds if self.rounds is None else self.rounds
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+            raise UsageError(f"{owner} got rounds={rounds!r}; accepted is a whole number >= 1, or None.")
+        object.__setattr__(self, "rounds", rounds)
+        super().__post_init__()
+
+    @property
+    def target_score(self) -> Score:
+        """`score`, resolved."""
+        assert isinstance(self.score, Score)
+        return self.score
+
+    @property
+    def needs_data(self) -> bool:
+        return bool(self.target_score.needs)
+
+    def prune_by_score(self, state: SparseState, *, untrained: bool) -> None:
+        """Prune to the target sparsity, or leave what is sparser already.
+
+        Args:
+            state: what is pruned.
+            untrained: see `isogrid.sparsify.statistics.score_layers`.
+        """
+        state.check_finite()
+        assert self.rounds is not None
+        goal = max(self.target_sparsity, state.mask_sparsity)
+        density = 1 - state.mask_sparsity
+        for round_ in range(1, self.rounds + 1):
+            left = density * ((1 - goal) / density) ** (round_ / self.rounds) if density else 0.0
+            scores = score_layers(state, self.target_score, untrained=untrained)
+            sparsity = goal if round_ == self.rounds else min(goal, 1 - left)
+            self.keep_best(state, scores, max(sparsity, state.mask_sparsity))
