@@ -1,79 +1,144 @@
-"""Every method on the same work: LeNet-300-100 on Fashion-MNIST, trained from scratch to one sparsity, equal steps.
+"""Every method on the same work, with the same number of epochs: settings are chosen on validation, test confirms.
 
-The optimiser, its learning rate and the order of the data are the same for all, and none was tuned for any method.
-Validation chooses nothing here: the last weights are measured on the test split.  Methods that work after training are
-applied to the trained dense model.
+    python benchmarks/methods/run.py choose --task fashion-mnist --sparsities 0.98,0.99 --epochs 20
+    python benchmarks/methods/run.py measure --task fashion-mnist --sparsities 0.98,0.99 --epochs 20 --seeds 0,1,2
+    python benchmarks/methods/run.py table --task fashion-mnist --epochs 20
 
-    python benchmarks/methods/run.py --sparsity 0.95 --epochs 10 --seeds 1
+`choose` trains each setting of plan.py once (seed 100, which is not among the seeds of `measure`) and looks at the
+validation split alone; `measure` trains the setting that did best at that sparsity from each seed.  Results are kept in
+benchmarks/results/methods-TASK.jsonl, a line a training: what is there is not trained again, and several processes may
+share the work (`--part 0/2` and `--part 1/2`).
 """
 
+from __future__ import annotations
+
 import argparse
+import fcntl
+import json
 import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from torch import nn
 
-import isogrid as ig
-from isogrid.frontier.training import rate_at
-from isogrid.masks import count_zeros
-from isogrid.sparsify import Usage, methods, parse_method, prune
+from benchmarks.methods.plan import Setting, settings_of
+from benchmarks.methods.training import train
+from isogrid.sparsify import methods
 from isogrid.tasks import load_task
 
-task = load_task("fashion-mnist")
+CHOOSING_SEED = 100
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
-def train(name: str | None, sparsity: float, epochs: int, seed: int) -> nn.Module:
-    """A model trained with the method, or densely where there is none or it comes after training."""
-    torch.manual_seed(seed)
-    model = task.model()
-    recipe = task.recipe
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-    )
-    total = epochs * task.steps_per_epoch()
-    method = None if name is None else parse_method(name, sparsity=sparsity)
-    after = method is not None and method.usage is Usage.AFTER
-    sparsifier = None
-    if method is not None and not after:
-        sparsifier = ig.Sparsifier(model, method, optimizer=optimizer, total_steps=total, seed=seed)
-    step = 0
-    for _ in range(epochs):
-        for x, y in task.batches():
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * rate_at(step, total)
-            loss = nn.functional.cross_entropy(model(x), y)
-            if sparsifier is not None:
-                loss = loss + sparsifier.penalty()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            step += 1
-    if sparsifier is not None:
-        sparsifier.finalize()
-    elif method is not None:
-        prune(model, method)
-    return model.eval()
+class Book:
+    """The file of results."""
+
+    def __init__(self, task: str) -> None:
+        self.path = RESULTS / f"methods-{task}.jsonl"
+
+    def rows(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+
+    def find(self, **wanted: Any) -> list[dict[str, Any]]:
+        return [row for row in self.rows() if all(row[key] == value for key, value in wanted.items())]
+
+    def add(self, row: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(row) + "\n")
 
 
 def main() -> None:
-    """Print a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sparsity", type=float, default=0.95)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seeds", type=int, default=1)
-    options = parser.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["choose", "measure", "table"])
+    parser.add_argument("--task", default="fashion-mnist")
+    parser.add_argument("--sparsities", default="0.9,0.95,0.98,0.99")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--methods", default="", help="names with commas; all by default")
+    parser.add_argument("--part", default="0/1", help="which share of the work this process does")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    print("| method | test accuracy | sparsity reached |\n|---|---|---|")
-    for name in (None, *methods()):
-        found, zeros = [], []
-        for seed in range(options.seeds):
-            model = train(name, options.sparsity, options.epochs, seed)
-            with torch.no_grad():
-                found.append(100 * task.evaluate(model, "test").value)
-            zeros.append(100 * count_zeros(model)["sparsity"])
-        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-        accuracy, sparsity = statistics.mean(found), statistics.mean(zeros)
-        print(f"| {name or 'dense'} | {accuracy:.2f} %{spread} | {sparsity:.2f} % |", flush=True)
+    book = Book(given.task)
+    if given.what == "table":
+        print(_table(book, given.epochs))
+        return
+    part, parts = map(int, given.part.split("/"))
+    names = given.methods.split(",") if given.methods else ["dense", "torch.prune", *methods()]
+    sparsities = [float(part) for part in given.sparsities.split(",")]
+    work = _choices(names, sparsities) if given.what == "choose" else _measurements(names, sparsities, given, book)
+    for index, (setting, sparsity, seed) in enumerate(work):
+        if index % parts == part:
+            _do(book, given.task, setting, sparsity, given.epochs, seed)
+
+
+def _choices(names: list[str], sparsities: list[float]) -> Iterator[tuple[Setting, float, int]]:
+    for sparsity in sparsities:
+        for name in names:
+            for setting in settings_of(name):
+                yield setting, 0.0 if name == "dense" else sparsity, CHOOSING_SEED
+
+
+def _measurements(
+    names: list[str], sparsities: list[float], given: argparse.Namespace, book: Book
+) -> Iterator[tuple[Setting, float, int]]:
+    for sparsity in sparsities:
+        for name in names:
+            goal = 0.0 if name == "dense" else sparsity
+            setting = _chosen(book, name, goal, given.epochs)
+            if setting is None:
+                print(f"{name} at {goal:g}: no setting was chosen yet", flush=True)
+                continue
+            for seed in map(int, given.seeds.split(",")):
+                yield setting, goal, seed
+
+
+def _chosen(book: Book, name: str, sparsity: float, epochs: int) -> Setting | None:
+    tried = book.find(method=name, goal=sparsity, epochs=epochs, seed=CHOOSING_SEED)
+    if not tried:
+        return None
+    best = max(tried, key=lambda row: row["validation"])
+    return next(setting for setting in settings_of(name) if setting.key == best["setting"])
+
+
+def _do(book: Book, task: str, setting: Setting, sparsity: float, epochs: int, seed: int) -> None:
+    about = {"method": setting.method, "setting": setting.key, "goal": sparsity, "epochs": epochs, "seed": seed}
+    if book.find(**about):
+        return
+    started = time.monotonic()
+    try:
+        found: dict[str, Any] = train(load_task(task), setting, sparsity, epochs, seed)
+    except Exception as problem:  # one method that fails must not cost the results of the others
+        print(f"{setting.key} at {sparsity:g}: {type(problem).__name__}: {problem}", flush=True)
+        return
+    book.add({**about, **found, "seconds": round(time.monotonic() - started, 1)})
+    print(f"{setting.key} at {sparsity:g}, seed {seed}: {found}", flush=True)
+
+
+def _table(book: Book, epochs: int) -> str:
+    """Markdown: test accuracy, mean and spread over the seeds, of the setting that validation chose."""
+    rows = [row for row in book.rows() if row["epochs"] == epochs and row["seed"] != CHOOSING_SEED]
+    goals = sorted({row["goal"] for row in rows if row["goal"]})
+    lines = ["| method | " + " | ".join(f"{100 * goal:g} %" for goal in goals) + " |", "|---" * (len(goals) + 1) + "|"]
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    for name in sorted(names, key=lambda one: (one != "dense", one != "torch.prune", one)):
+        cells = []
+        for goal in goals:
+            mine = [r for r in rows if r["method"] == name and r["goal"] == (0.0 if name == "dense" else goal)]
+            values = [100 * row["test"] for row in mine]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            short = [r["sparsity"] for r in mine if r["goal"] and abs(r["sparsity"] - goal) > 1e-3]
+            noted = f" ({100 * min(short):.1f} % zeros)" if short else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread}{noted}" if values else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

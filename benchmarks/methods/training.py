@@ -1,0 +1,135 @@
+"""One training: a method, a sparsity, a seed, and a number of epochs that all count."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+import isogrid as ig
+from benchmarks.methods.plan import Setting
+from isogrid.distillation import distillation_loss
+from isogrid.frontier.training import calibration_batches, rate_at, seed_everything
+from isogrid.masks import count_zeros, find_targets
+from isogrid.schedules import Cubic
+from isogrid.sparsify import Method, Usage, parse_method
+from isogrid.tasks import Task
+
+
+def train(task: Task, setting: Setting, sparsity: float, epochs: int, seed: int) -> dict[str, float]:
+    """The metric on validation and test, the zeros, and the steps; the weights of the last epoch are measured."""
+    seed_everything(seed, "model", 0)
+    model = task.model()
+    method = None
+    if setting.method not in ("dense", "torch.prune"):
+        method = parse_method(setting.method, sparsity=sparsity, **setting.options)
+    teacher = None
+    dense_epochs = round(setting.teacher * epochs)
+    if dense_epochs:
+        _loop(task, model, setting, dense_epochs, seed, "dense")
+        teacher = copy.deepcopy(model).eval()
+        if method is not None and method.usage is Usage.RESTART:
+            seed_everything(seed, "model", 0)
+            model = task.model()
+    if setting.method == "torch.prune":
+        _loop(task, model, setting, epochs, seed, "sparse", rival=sparsity)
+    elif method is not None and method.usage is Usage.AFTER:
+        _loop(task, model, setting, epochs, seed, "dense")
+        data = calibration_batches(task, seed) if method.needs_data else None
+        ig.prune(model.eval(), method, data=data, forward=task.forward, loss=task.loss, seed=seed)
+    else:
+        _loop(task, model, setting, epochs - dense_epochs, seed, "sparse", method=method, teacher=teacher)
+    model.eval()
+    with torch.no_grad():
+        found = {split: task.evaluate(model, split) for split in ("validation", "test")}  # type: ignore[arg-type]
+    values = {name: one if isinstance(one, float) else one.value for name, one in found.items()}
+    return {**values, "sparsity": count_zeros(model)["sparsity"]}
+
+
+def _loop(
+    task: Task,
+    model: nn.Module,
+    setting: Setting,
+    epochs: int,
+    seed: int,
+    phase: str,
+    *,
+    method: Method | None = None,
+    teacher: nn.Module | None = None,
+    rival: float | None = None,
+) -> None:
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=setting.lr, momentum=0.9, nesterov=True, weight_decay=setting.weight_decay
+    )
+    total = epochs * task.steps_per_epoch()
+    sparsifier = None
+    if method is not None:
+        data = calibration_batches(task, seed) if method.needs_data else None
+        sparsifier = ig.Sparsifier(
+            model, method, optimizer=optimizer, total_steps=total, seed=seed, data=data, forward=task.forward,
+            loss=task.loss,
+        )  # fmt: skip
+    other = _TorchPruning(model, rival, total) if rival is not None else None
+    model.train()
+    for step, batch in enumerate(_batches(task, epochs, seed, phase)):
+        due = step if sparsifier is None else sparsifier.lr_step
+        for group in optimizer.param_groups:
+            group["lr"] = setting.lr * rate_at(due, total)
+        answer = task.forward(model, batch)
+        loss = task.loss(answer, batch)
+        if teacher is not None:
+            with torch.no_grad():
+                wanted = task.forward(teacher, batch)
+            loss = (1 - setting.distill) * loss + setting.distill * distillation_loss(answer, wanted, 3.0)
+        if sparsifier is not None:
+            loss = loss + sparsifier.penalty()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if other is not None:
+            other.after(step + 1)
+    if sparsifier is not None:
+        sparsifier.finalize()
+    if other is not None:
+        other.finish()
+
+
+def _batches(task: Task, epochs: int, seed: int, phase: str) -> Iterator[Any]:
+    for epoch in range(epochs):
+        seed_everything(seed, phase, epoch)
+        yield from task.batches()
+
+
+class _TorchPruning:
+    """PyTorch's own global magnitude pruning on the ramp of Zhu and Gupta, the rival at its usual setting."""
+
+    def __init__(self, model: nn.Module, sparsity: float, total: int) -> None:
+        names = {target.name.removesuffix(".weight") for target in find_targets(model)}
+        self._layers = [(module, "weight") for name, module in model.named_modules() if name in names]
+        self._sparsity, self._total = sparsity, total
+        self._ramp, self._every = Cubic(end=0.75), max(1, total // 100)
+
+    def after(self, step: int) -> None:
+        progress = step / self._total
+        if step % self._every and progress < 1:
+            return
+        if progress > self._ramp.end + self._every / self._total:
+            return
+        goal = self._ramp.value(min(progress, self._ramp.end), 0.0, self._sparsity)
+        size = sum(layer.weight.numel() for layer, _ in self._layers)
+        zero = sum(int((layer.weight == 0).sum()) for layer, _ in self._layers)
+        more = round(goal * size) - zero
+        if more > 0:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # Masks are combined with those before: the amount is of what is not pruned yet.
+                torch_prune.global_unstructured(self._layers, torch_prune.L1Unstructured, amount=more)
+
+    def finish(self) -> None:
+        for layer, name in self._layers:
+            torch_prune.remove(layer, name)
