@@ -37,25 +37,13 @@ class Setting:
 
 
 def settings_of(method: str) -> list[Setting]:
-    """The settings that are tried for a method: as it is published, and with what usually helps at few weights."""
-    if method in ("dense", "torch.prune"):
-        return [Setting(method, lr=lr) for lr in (0.05, 0.1)]
-    plain = [Setting(method, options) for options in _OPTIONS.get(method, [{}])]
-    if method in _AFTER:
-        return plain
-    best = plain[-1].options
-    return [
-        *plain,
-        Setting(method, best, lr=0.1, weight_decay=1e-4),
-        Setting(method, best, lr=0.1, weight_decay=1e-4, teacher=0.3, distill=0.9),
-    ]
+    """The settings that are tried for a method: the task's own rate and decay, and higher rates with less decay."""
+    recipes = RECIPES if method not in AFTER else RECIPES[:1]
+    return [Setting(method, lr=lr, weight_decay=decay) for lr, decay in recipes]
 
 
-_AFTER = ("one_shot", "wanda", "sparsegpt", "alps")
+RECIPES = ((0.05, 5e-4), (0.1, 1e-4), (0.2, 1e-4))
+"""Peak learning rate and weight decay."""
 
-_OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "gradual": [{}, {"schedule": "cubic:0..0.5"}],
-    "rigl": [{}, {"delta_t": 100}],
-    "set": [{}, {"delta_t": 100}],
-}
-"""Options that are tried beside the published ones; the last is also tried with the other learning rate."""
+AFTER = ("one_shot", "wanda", "sparsegpt", "alps")
+"""They prune a dense model, which is trained at the task's own rate."""

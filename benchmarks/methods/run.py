@@ -71,7 +71,11 @@ def main() -> None:
         print(_table(book, given.epochs))
         return
     part, parts = map(int, given.part.split("/"))
-    names = given.methods.split(",") if given.methods else ["dense", "torch.prune", *methods()]
+    names = (
+        given.methods.split(",")
+        if given.methods
+        else ["dense", "torch.prune", *(name for name in methods() if name != "keep")]
+    )
     sparsities = [float(part) for part in given.sparsities.split(",")]
     work = _choices(names, sparsities) if given.what == "choose" else _measurements(names, sparsities, given, book)
     for index, (setting, sparsity, seed) in enumerate(work):
