@@ -501,3 +501,29 @@ def test_any_ramp_ends_exactly_and_holds_at_every_step(
     zeros = round(run.sparsifier.finalize()["sparsity"] * WEIGHTS)
     assert zeros / WEIGHTS >= sparsity - 1e-9
     assert zeros - 1 < sparsity * WEIGHTS + 1e-9
+
+
+class Wrapped(torch.optim.Optimizer):
+    """What training libraries put around an optimiser: its own hooks never run."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self) -> Any:  # type: ignore[override]
+        return self.optimizer.param_groups
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure)
+
+
+def test_below_a_wrapper_it_rides_on_the_optimiser_that_moves_the_weights() -> None:
+    model = small_model()
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = Wrapped(Wrapped(inner))
+    sparsifier = Sparsifier(model, Static(sparsity=0.5), optimizer=optimizer, total_steps=3)
+    assert sparsifier.state.optimizer is inner
+    for step in range(3):
+        loss_of(model, step).backward()
+        optimizer.step()
+    assert sparsifier.finalize()["sparsity"] == 0.5

@@ -35,6 +35,7 @@ class Hooks:
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Ride on `optimizer`, instead of the one before; raises what ``Sparsifier.attach`` does."""
+        optimizer = _innermost(optimizer)
         _check(optimizer, self._state.layers)
         self.detach()
         self._state.optimizer = optimizer
@@ -97,6 +98,13 @@ class _ForwardHook:
         # What a copy or a file gets: something that takes any arguments and does nothing, from the standard library,
         # so that a saved model needs none of this one to be read.
         return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+def _innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser that moves the weights, below wrappers (Accelerate's, say) that pass ``step`` on to it."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    return optimizer
 
 
 def _check(optimizer: torch.optim.Optimizer, layers: list[SparseLayer]) -> None:
