@@ -29,7 +29,7 @@ import torch
 from benchmarks.methods.plan import Setting, settings_of
 from benchmarks.methods.training import train
 from isogrid.sparsify import methods
-from isogrid.tasks import load_task
+from isogrid.tasks import Split, load_task
 
 CHOOSING_SEED = 100
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="", help="names with commas; all by default")
+    parser.add_argument("--chosen-at", type=float, help="measure the setting that did best at this sparsity")
     parser.add_argument("--part", default="0/1", help="which share of the work this process does")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -96,7 +97,7 @@ def _measurements(
     for sparsity in sparsities:
         for name in names:
             goal = 0.0 if name == "dense" else sparsity
-            setting = _chosen(book, name, goal, given.epochs)
+            setting = _chosen(book, name, goal if name == "dense" else given.chosen_at or goal, given.epochs)
             if setting is None:
                 print(f"{name} at {goal:g}: no setting was chosen yet", flush=True)
                 continue
@@ -118,7 +119,8 @@ def _do(book: Book, task: str, setting: Setting, sparsity: float, epochs: int, s
         return
     started = time.monotonic()
     try:
-        found: dict[str, Any] = train(load_task(task), setting, sparsity, epochs, seed)
+        splits: list[Split] = ["validation"] if seed == CHOOSING_SEED else ["validation", "test"]
+        found: dict[str, Any] = train(load_task(task), setting, sparsity, epochs, seed, splits)
     except Exception as problem:  # one method that fails must not cost the results of the others
         print(f"{setting.key} at {sparsity:g}: {type(problem).__name__}: {problem}", flush=True)
         return

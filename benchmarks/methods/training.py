@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,13 @@ from isogrid.frontier.training import calibration_batches, rate_at, seed_everyth
 from isogrid.masks import count_zeros, find_targets
 from isogrid.schedules import Cubic
 from isogrid.sparsify import Method, Usage, parse_method
-from isogrid.tasks import Task
+from isogrid.tasks import Split, Task
 
 
-def train(task: Task, setting: Setting, sparsity: float, epochs: int, seed: int) -> dict[str, float]:
-    """The metric on validation and test, the zeros, and the steps; the weights of the last epoch are measured."""
+def train(
+    task: Task, setting: Setting, sparsity: float, epochs: int, seed: int, splits: Sequence[Split]
+) -> dict[str, float]:
+    """The metric on each of `splits`, and the zeros; the weights of the last epoch are measured."""
     seed_everything(seed, "model", 0)
     model = task.model()
     method = None
@@ -46,7 +48,7 @@ def train(task: Task, setting: Setting, sparsity: float, epochs: int, seed: int)
         _loop(task, model, setting, epochs - dense_epochs, seed, "sparse", method=method, teacher=teacher)
     model.eval()
     with torch.no_grad():
-        found = {split: task.evaluate(model, split) for split in ("validation", "test")}  # type: ignore[arg-type]
+        found = {split: task.evaluate(model, split) for split in splits}
     values = {name: one if isinstance(one, float) else one.value for name, one in found.items()}
     return {**values, "sparsity": count_zeros(model)["sparsity"]}
 
