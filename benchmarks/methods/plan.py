@@ -37,12 +37,12 @@ class Setting:
 
 
 def settings_of(method: str) -> list[Setting]:
-    """The settings that are tried for a method: the task's own rate and decay, and higher rates with less decay."""
+    """The settings that are tried for a method: the task's own rate and decay, and a higher rate with less decay."""
     recipes = RECIPES if method not in AFTER else RECIPES[:1]
     return [Setting(method, lr=lr, weight_decay=decay) for lr, decay in recipes]
 
 
-RECIPES = ((0.05, 5e-4), (0.1, 1e-4), (0.2, 1e-4))
+RECIPES = ((0.05, 5e-4), (0.2, 1e-4))
 """Peak learning rate and weight decay."""
 
 AFTER = ("one_shot", "wanda", "sparsegpt", "alps")
