@@ -1,10 +1,10 @@
 """Methods that make zeros, and the sparsifier that runs them inside a training loop."""
 
+from isogrid.calibration import Calibration
 from isogrid.sparsify.acdc import ACDC
 from isogrid.sparsify.adapters import mask_delta, masked_delta
 from isogrid.sparsify.aware import Aware
 from isogrid.sparsify.calibrated import ALPS, SparseGPT, Wanda, reestimate_batch_norm
-from isogrid.sparsify.calibration import Calibration
 from isogrid.sparsify.dynamic import SET, RigL
 from isogrid.sparsify.gradual import Gradual
 from isogrid.sparsify.hard_concrete import HardConcrete

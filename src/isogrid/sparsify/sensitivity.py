@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from isogrid.calibration import Forward, Loss
 from isogrid.errors import UsageError
 from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric, Outcomes, to_outcomes
-from isogrid.sparsify.calibration import Forward, Loss
 from isogrid.sparsify.method import Method, Usage
 from isogrid.sparsify.oneshot import OneShot
 from isogrid.sparsify.prune import prune

@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from isogrid.calibration import Calibration, Forward, Loss
 from isogrid.errors import SparsifierError, UnsupportedError, UsageError
 from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.penalties import Penalty
-from isogrid.sparsify.calibration import Calibration, Forward, Loss
 from isogrid.sparsify.gradients import GradientGate, fused_scale, skipped
 from isogrid.sparsify.hooks import Hooks
 from isogrid.sparsify.method import Gradients, Method, Usage

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from isogrid.calibration import Calibration
 from isogrid.errors import TargetError, TrainingError
 from isogrid.masks import Target
-from isogrid.sparsify.calibration import Calibration
 
 Scalar = float | int | bool
 

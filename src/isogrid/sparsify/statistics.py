@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from isogrid.calibration import Calibration
 from isogrid.errors import DataError, TrainingError, UnsupportedError, UsageError
 from isogrid.scores import Score
 from isogrid.sparsify.calibrated.calls import Call, Watch
@@ -20,7 +21,6 @@ from isogrid.sparsify.calibrated.evaluating import evaluating
 from isogrid.sparsify.calibrated.matrix import MatrixView
 from isogrid.sparsify.calibrated.moments import Moments
 from isogrid.sparsify.calibrated.walk import copied
-from isogrid.sparsify.calibration import Calibration
 from isogrid.sparsify.selection import score_layer
 from isogrid.sparsify.state import SparseState
 from isogrid.sparsify.synaptic_flow import synaptic_flow

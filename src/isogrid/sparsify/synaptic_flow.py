@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from isogrid.calibration import Calibration
 from isogrid.errors import UsageError
 from isogrid.sparsify.calibrated.evaluating import evaluating
-from isogrid.sparsify.calibration import Calibration
 
 
 def synaptic_flow(model: nn.Module, names: Sequence[str], calibration: Calibration) -> list[Tensor]:

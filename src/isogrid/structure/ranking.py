@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isogrid.errors import DataError, TrainingError, UsageError
+from isogrid.calibration import Calibration, Forward, Loss
+from isogrid.errors import TrainingError, UsageError
 from isogrid.structure.groups import Group
 from isogrid.structure.tracing import Trace
 from isogrid.structure.unit_scores import Sums, UnitScore
-
-Forward = Callable[[nn.Module, Any], Any]
-Loss = Callable[[Any, Any], Tensor]
 
 
 def score_groups(
@@ -40,11 +38,7 @@ def score_groups(
 
     @cache
     def products() -> list[Mapping[str, Tensor]]:
-        batches = [] if data is None else data
-        found = list(_products(copy.deepcopy(model), batches, forward, loss))
-        if not found:
-            raise DataError("data holds no batch; accepted is one batch or more.")
-        return found
+        return list(_products(copy.deepcopy(model), Calibration([] if data is None else data, forward, loss)))
 
     weights = {name: tensor for name, tensor in trace.tensors.items() if name in trace.parameters}
     scores = {}
@@ -64,43 +58,13 @@ def _places(trace: Trace, group: Group) -> dict[tuple[str, int], Tensor]:
     return {site: position[units.find(trace.sites[site])] for site in group.sites if site[0] in trace.parameters}
 
 
-def _products(
-    model: nn.Module, data: Iterable[Any], forward: Forward | None, loss: Loss | None
-) -> Iterator[Mapping[str, Tensor]]:
+def _products(model: nn.Module, data: Calibration) -> Iterator[Mapping[str, Tensor]]:
     """For each batch the gradient of its loss times the weight, by parameter."""
     model.eval().requires_grad_(True)
     parameters = dict(model.named_parameters())
     for batch in data:
-        value = _loss(_forward(model, batch, forward), batch, loss)
-        gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        gradients = torch.autograd.grad(data.loss_of(model, batch), list(parameters.values()), allow_unused=True)
         yield {
             name: torch.zeros_like(parameter) if gradient is None else (parameter * gradient).detach()
             for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
         }
-
-
-def _forward(model: nn.Module, batch: Any, forward: Forward | None) -> Any:
-    if forward is not None:
-        return forward(model, batch)
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    if isinstance(batch, tuple | list) and batch:
-        return model(batch[0])
-    raise UsageError(
-        f"A batch of data is of type {type(batch).__name__}; accepted are pairs of inputs and labels, mappings of the "
-        "model's arguments, or anything with forward= and loss=."
-    )
-
-
-def _loss(answer: Any, batch: Any, loss: Loss | None) -> Tensor:
-    if loss is not None:
-        return loss(answer, batch)
-    own = getattr(answer, "loss", None)
-    if isinstance(own, Tensor):
-        return own
-    if isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(answer, Tensor):
-        return nn.functional.cross_entropy(answer, batch[1])
-    raise UsageError(
-        "The loss of a batch of data is not known: accepted are pairs of inputs and labels (cross-entropy), a model "
-        "whose answer has a loss, or anything with loss=."
-    )

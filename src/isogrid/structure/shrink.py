@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from isogrid.calibration import Forward, Loss
 from isogrid.errors import UnsupportedError, first_line
 from isogrid.masks import unwrap
 from isogrid.structure.choosing import choose
@@ -18,7 +19,7 @@ from isogrid.structure.cutting import HEAD_COUNTS, HEAD_WIDTHS, cut
 from isogrid.structure.groups import Group, Kept, find_groups
 from isogrid.structure.masking import masked_answer
 from isogrid.structure.options import Names, budget_for, check_options, split_ignored
-from isogrid.structure.ranking import Forward, Loss, score_groups
+from isogrid.structure.ranking import score_groups
 from isogrid.structure.report import ShrinkReport, Shrunk, ShrunkGroup
 from isogrid.structure.tracing import Example, Trace, call_model, evaluating, tensors_in, trace
 from isogrid.structure.unit_scores import UnitScore, check_unit_score

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from isogrid.calibration import Calibration, Forward
 from isogrid.errors import DataError
 from isogrid.masks import unwrap
 from isogrid.sparsify.calibrated.evaluating import evaluating
-from isogrid.sparsify.calibration import Calibration, Forward
 
 
 @dataclass(frozen=True, eq=False)
