@@ -2,7 +2,7 @@
 
     python benchmarks/methods/run.py choose --task fashion-mnist --sparsities 0.98,0.99 --epochs 20
     python benchmarks/methods/run.py measure --task fashion-mnist --sparsities 0.98,0.99 --epochs 20 --seeds 0,1,2
-    python benchmarks/methods/run.py table --task fashion-mnist --epochs 20
+    python benchmarks/methods/run.py table --task fashion-mnist --epochs 20 --plot methods.svg
 
 `choose` trains each setting of plan.py once (seed 100, which is not among the seeds of `measure`) and looks at the
 validation split alone; `measure` trains the setting that did best at that sparsity from each seed.  Results are kept in
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from benchmarks.methods.drawing import draw
 from benchmarks.methods.plan import Setting, settings_of
 from benchmarks.methods.training import train
 from isogrid.sparsify import methods
@@ -64,12 +65,15 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="", help="names with commas; all by default")
     parser.add_argument("--chosen-at", type=float, help="measure the setting that did best at this sparsity")
+    parser.add_argument("--plot", type=Path, help="also draw the table")
     parser.add_argument("--part", default="0/1", help="which share of the work this process does")
     given = parser.parse_args()
     torch.set_num_threads(1)
     book = Book(given.task)
     if given.what == "table":
         print(_table(book, given.epochs))
+        if given.plot is not None:
+            draw(_measured(book, given.epochs), given.plot)
         return
     part, parts = map(int, given.part.split("/"))
     names = (
@@ -128,23 +132,44 @@ def _do(book: Book, task: str, setting: Setting, sparsity: float, epochs: int, s
     print(f"{setting.key} at {sparsity:g}, seed {seed}: {found}", flush=True)
 
 
+def _measured(book: Book, epochs: int) -> dict[str, dict[float, list[dict[str, Any]]]]:
+    """What `measure` has found: method to sparsity (0 for dense) to a row for each seed."""
+    found: dict[str, dict[float, list[dict[str, Any]]]] = {}
+    for row in book.rows():
+        if row["epochs"] == epochs and row["seed"] != CHOOSING_SEED:
+            found.setdefault(row["method"], {}).setdefault(row["goal"], []).append(row)
+    return found
+
+
 def _table(book: Book, epochs: int) -> str:
     """Markdown: test accuracy, mean and spread over the seeds, of the setting that validation chose."""
-    rows = [row for row in book.rows() if row["epochs"] == epochs and row["seed"] != CHOOSING_SEED]
-    goals = sorted({row["goal"] for row in rows if row["goal"]})
-    lines = ["| method | " + " | ".join(f"{100 * goal:g} %" for goal in goals) + " |", "|---" * (len(goals) + 1) + "|"]
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    for name in sorted(names, key=lambda one: (one != "dense", one != "torch.prune", one)):
-        cells = []
-        for goal in goals:
-            mine = [r for r in rows if r["method"] == name and r["goal"] == (0.0 if name == "dense" else goal)]
-            values = [100 * row["test"] for row in mine]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            short = [r["sparsity"] for r in mine if r["goal"] and abs(r["sparsity"] - goal) > 1e-3]
-            noted = f" ({100 * min(short):.1f} % zeros)" if short else ""
-            cells.append(f"{statistics.mean(values):.2f}{spread}{noted}" if values else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    found = _measured(book, epochs)
+    goals = sorted({goal for by_goal in found.values() for goal in by_goal if goal})
+    heading = "| method | " + " | ".join(f"{100 * goal:g} %" for goal in goals) + " | seeds | setting |"
+    lines = [heading, "|---" * (len(goals) + 3) + "|"]
+    best = max(goals, default=0.0)
+
+    def rank(name: str) -> tuple[bool, float]:
+        rows = found[name].get(best, [])
+        return name != "dense", -statistics.mean(row["test"] for row in rows) if rows else 0.0
+
+    for name in sorted(found, key=rank):
+        cells = [_cell(found[name].get(0.0 if name == "dense" else goal, []), goal) for goal in goals]
+        rows = [row for by_goal in found[name].values() for row in by_goal]
+        seeds = len({row["seed"] for row in rows})
+        settings = ", ".join(sorted({row["setting"].partition(" ")[2] for row in rows}))
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {settings} |")
     return "\n".join(lines)
+
+
+def _cell(rows: list[dict[str, Any]], goal: float) -> str:
+    values = [100 * row["test"] for row in rows]
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    missed = [row["sparsity"] for row in rows if row["goal"] and abs(row["sparsity"] - goal) > 1e-3]
+    noted = f" ({100 * min(missed):.1f} % zeros)" if missed else ""
+    return f"{statistics.mean(values):.2f}{spread}{noted}"
 
 
 if __name__ == "__main__":
