@@ -19,6 +19,7 @@ class Setting:
         teacher: share of the epochs that train a dense model first, whose answers then teach, and from whose weights
             the sparse training starts unless the method starts afresh; all epochs count.
         distill: weight of these answers.
+        batch: samples a step.
     """
 
     method: str
@@ -27,19 +28,31 @@ class Setting:
     weight_decay: float = 5e-4
     teacher: float = 0.0
     distill: float = 0.0
+    batch: int = 128
 
     @property
     def key(self) -> str:
         """Tells settings apart in the file of results."""
         options = ",".join(f"{name}={value}" for name, value in sorted(self.options.items()))
         taught = f" teacher={self.teacher:g} distill={self.distill:g}" if self.teacher else ""
-        return f"{self.method}({options}) lr={self.lr:g} wd={self.weight_decay:g}{taught}"
+        smaller = "" if self.batch == 128 else f" batch={self.batch}"
+        return f"{self.method}({options}) lr={self.lr:g} wd={self.weight_decay:g}{taught}{smaller}"
 
 
 def settings_of(method: str) -> list[Setting]:
-    """The settings that are tried for a method: the task's own rate and decay, and a higher rate with less decay."""
+    """The settings that are tried for a method: the task's own rate and decay, and a higher rate with less decay.
+
+    The method that is the default gets more attention, as it would from somebody who wants the best of it.
+    """
     recipes = RECIPES if method not in AFTER else RECIPES[:1]
-    return [Setting(method, lr=lr, weight_decay=decay) for lr, decay in recipes]
+    tried = [Setting(method, lr=lr, weight_decay=decay) for lr, decay in recipes]
+    if method == "gradual":
+        tried += [
+            Setting(method, {"schedule": "cubic:0..0.5"}, lr=0.2, weight_decay=1e-4),
+            Setting(method, {"allocation": "lamp"}, lr=0.2, weight_decay=1e-4),
+            Setting(method, lr=0.1, weight_decay=1e-4, batch=64),
+        ]
+    return tried
 
 
 RECIPES = ((0.05, 5e-4), (0.2, 1e-4))

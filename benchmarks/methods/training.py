@@ -18,13 +18,15 @@ from isogrid.frontier.training import calibration_batches, rate_at, seed_everyth
 from isogrid.masks import count_zeros, find_targets
 from isogrid.schedules import Cubic
 from isogrid.sparsify import Method, Usage, parse_method
-from isogrid.tasks import Split, Task
+from isogrid.tasks import ClassificationTask, Split, Task
 
 
 def train(
     task: Task, setting: Setting, sparsity: float, epochs: int, seed: int, splits: Sequence[Split]
 ) -> dict[str, float]:
     """The metric on each of `splits`, and the zeros; the weights of the last epoch are measured."""
+    if isinstance(task, ClassificationTask):
+        task.batch_size = setting.batch  # type: ignore[misc]
     seed_everything(seed, "model", 0)
     model = task.model()
     method = None
