@@ -22,12 +22,12 @@ namespace {
 // The share of nonzero activations up to which a single token is multiplied column by column.
 constexpr double few_inputs = 0.3;
 
-// Up to how many tokens share one pass through the layout for a single one, as measured (docs/engine.md): tiles of four
-// lanes are filled by three, four rows alike make eight tokens cheap in a tile, and what has no instruction to widen
-// stored values had better do it once, for a tile.
-int most_few(const Kernels& k, ValueType type, bool quads) {
-    if (k.width == 8) return quads ? 4 : 8;
-    return type == ValueType::f32 ? 2 : 1;
+// Up to how many tokens share one pass through the layout for a single one, as measured (docs/engine.md). Four rows
+// alike make eight tokens cheap in a tile, and eight of very many columns would not fit the L2 cache. Three fill a tile
+// of four lanes well enough, and where widening stored values is slow it is better done once, for a tile.
+int most_few(const Kernels& k, const SparseMatrix& m, bool quads) {
+    if (k.width == 8) return quads || m.columns > 16384 ? 4 : 8;
+    return m.type == ValueType::f32 ? 2 : 1;
 }
 
 // The layout for tiles of up to `vectors` vectors: 1, 2, 4 ... A tile may be narrower than its pitch.
@@ -324,7 +324,7 @@ Status Linear::run(const Executor& executor, const float* x, std::int64_t tokens
     try {
         if (tokens == 1) return state_->run_one(host, x, residual, y);
         const Kernels& k = kernels();
-        if (tokens <= most_few(k, m.type, state_->quads)) {
+        if (tokens <= most_few(k, m, state_->quads)) {
             return state_->run_few(host, k, x, static_cast<int>(tokens), residual, y);
         }
         return state_->run_many(host, x, tokens, residual, y);
