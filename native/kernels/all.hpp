@@ -15,6 +15,8 @@ namespace {
 #include "kernels/vector.hpp"
 // Uses the vectors.
 #include "kernels/activation.hpp"
+#include "kernels/values.hpp"
+// Uses the values.
 #include "kernels/dot.hpp"
 #include "kernels/gates.hpp"
 #include "kernels/quads.hpp"
@@ -22,9 +24,10 @@ namespace {
 #include "kernels/multiply.hpp"
 #include "kernels/transpose.hpp"
 // Uses transpose.
+#include "kernels/few.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/store.hpp"
-// Uses the dot products' values.
+// Uses the values of the slices.
 #include "kernels/widen.hpp"
 
 }  // namespace
@@ -48,6 +51,10 @@ constexpr Kernels table = {
     .dot_f32 = dot_f32,
     .dot_f16 = dot_f16,
     .dot_int8 = dot_int8,
+    .few_f32 = few_f32,
+    .few_f16 = few_f16,
+    .few_int8 = few_int8,
+    .pack_few = pack_few,
     .scatter = scatter,
     .lstm_gates = lstm_gates,
     .gru_gates = gru_gates,

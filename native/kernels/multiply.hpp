@@ -7,9 +7,8 @@
 // Four values, and one of them in all lanes: a load for four nonzeros instead of four, where loads are what is short.
 #if ISOGRID_WIDTH == 8
 inline Vec load_four(const float* p) {
-    typedef float Half __attribute__((vector_size(16), aligned(4), may_alias));
-    const Half h = *reinterpret_cast<const Half*>(p);
-    return __builtin_shufflevector(h, h, 0, 1, 2, 3, 0, 1, 2, 3);
+    const Four four = four_at(p);
+    return __builtin_shufflevector(four, four, 0, 1, 2, 3, 0, 1, 2, 3);
 }
 template <int I>
 inline Vec spread(Vec four) {

@@ -28,9 +28,6 @@ void pack_tokens(const float* x, std::size_t stride, int tokens, int features, f
     }
 }
 
-// The low half of a vector of eight lanes, or a whole one of four: for rows shorter than a vector.
-typedef float LooseHalf __attribute__((vector_size(16), aligned(4), may_alias));
-
 // Every second of eight or sixteen floats. `Last` reads one fewer: what follows the last of them need not exist.
 template <bool Last>
 inline Vec evens(const float* p) {
@@ -46,10 +43,8 @@ inline Vec evens(const float* p) {
 }
 
 // Of a row's last four.
-inline LooseHalf last_evens(const float* p) {
-    const LooseHalf a = *reinterpret_cast<const LooseHalf*>(p);
-    const LooseHalf b = *reinterpret_cast<const LooseHalf*>(p + 3);
-    return __builtin_shufflevector(a, b, 0, 2, 5, 7);
+inline Four last_evens(const float* p) {
+    return __builtin_shufflevector(four_at(p), four_at(p + 3), 0, 2, 5, 7);
 }
 
 // Few elements, and the last of many, are copied twice rather than one by one.
@@ -62,10 +57,10 @@ inline void copy(const float* from, int step, int count, float* to) {
             return;
         }
         if (count >= 4) {
-            const LooseHalf first = *reinterpret_cast<const LooseHalf*>(from);
-            const LooseHalf last = *reinterpret_cast<const LooseHalf*>(from + count - 4);
-            *reinterpret_cast<LooseHalf*>(to) = first;
-            *reinterpret_cast<LooseHalf*>(to + count - 4) = last;
+            const Four first = four_at(from);
+            const Four last = four_at(from + count - 4);
+            put_four(to, first);
+            put_four(to + count - 4, last);
             return;
         }
     } else if (step == 2) {
@@ -75,10 +70,10 @@ inline void copy(const float* from, int step, int count, float* to) {
             return;
         }
         if (count >= 4) {
-            const LooseHalf first = last_evens(from);
-            const LooseHalf last = last_evens(from + 2 * (count - 4));
-            *reinterpret_cast<LooseHalf*>(to) = first;
-            *reinterpret_cast<LooseHalf*>(to + count - 4) = last;
+            const Four first = last_evens(from);
+            const Four last = last_evens(from + 2 * (count - 4));
+            put_four(to, first);
+            put_four(to + count - 4, last);
             return;
         }
     }

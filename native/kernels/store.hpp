@@ -19,7 +19,7 @@ inline void finish_row(const float* sums, float bias, const float* residual, F f
             Vec v = load_four(sums + at) + all(bias);
             if (residual != nullptr) v += load_four(residual + at);
             v = f(v);
-            *reinterpret_cast<LooseHalf*>(y + at) = reinterpret_cast<const LooseHalf&>(v);
+            put_four(y + at, reinterpret_cast<const Four&>(v));
         };
         half(0);
         return half(size - 4);

@@ -73,6 +73,15 @@ struct Slice {
     std::int32_t steps;
 };
 
+// Slices of that layout and the arrays of all entries. With `quads` four lanes share a column, and a step has two.
+struct SliceList {
+    const Slice* slices;
+    int count;
+    const std::uint16_t* columns;
+    const void* values;
+    bool quads;
+};
+
 // The two products of a recurrent layer's step: unit u of gate g is at input[g * input_stride + u], likewise the other.
 struct Gates {
     const float* input;
@@ -117,14 +126,19 @@ struct Kernels {
                          std::size_t stride);
     void (*activate)(float* x, std::size_t size, const Epilogue& epilogue);
 
-    // out[8 * slice + lane] (+)= the lane's dot product with x, for `count` slices. With `quads` four lanes share a
-    // column, and a step has two.
-    void (*dot_f32)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
-                    const float* x, float* out, bool first);
-    void (*dot_f16)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
-                    const float* x, float* out, bool first);
-    void (*dot_int8)(const Slice* slices, int count, const std::uint16_t* columns, const void* values, bool quads,
-                     const float* x, float* out, bool first);
+    // out[8 * slice + lane] (+)= the lane's dot product with x.
+    void (*dot_f32)(const SliceList& list, const float* x, float* out, bool first);
+    void (*dot_f16)(const SliceList& list, const float* x, float* out, bool first);
+    void (*dot_int8)(const SliceList& list, const float* x, float* out, bool first);
+
+    // The same for 2 samples, or with eight lanes also 4 or 8: x is [columns][samples], and the results of sample s
+    // begin at out + s * pitch.
+    void (*few_f32)(const SliceList& list, const float* x, int samples, float* out, std::size_t pitch, bool first);
+    void (*few_f16)(const SliceList& list, const float* x, int samples, float* out, std::size_t pitch, bool first);
+    void (*few_int8)(const SliceList& list, const float* x, int samples, float* out, std::size_t pitch, bool first);
+    // [tokens][stride] to [features][samples], for as many samples, of which `tokens` are there and the others zero.
+    void (*pack_few)(const float* x, std::size_t stride, int tokens, int features, int samples, float* out);
+
     // y[row] += x * value for the entries of one column.
     void (*scatter)(const std::uint16_t* rows, const float* values, std::size_t count, float x, float* y);
 

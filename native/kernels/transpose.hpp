@@ -1,4 +1,15 @@
 // A square of vectors, mirrored at its diagonal.
+inline void transpose(Four (&m)[4]) {
+    const Four a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
+    const Four b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+    const Four c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
+    const Four d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+    m[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
+
 #if ISOGRID_WIDTH == 8
 inline void transpose(Vec (&m)[8]) {
     Vec a[8];
@@ -24,12 +35,10 @@ inline void transpose(Vec (&m)[8]) {
 
 // The first four columns of eight rows, as four vectors.
 inline void transpose_half(const float* from, std::size_t pitch, Vec (&m)[4]) {
-    typedef float Half __attribute__((vector_size(16), aligned(4), may_alias));
 #pragma GCC unroll 4
     for (std::size_t i = 0; i < 4; ++i) {
-        const Half low = *reinterpret_cast<const Half*>(from + i * pitch);
-        const Half high = *reinterpret_cast<const Half*>(from + (i + 4) * pitch);
-        m[i] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+        m[i] =
+            __builtin_shufflevector(four_at(from + i * pitch), four_at(from + (i + 4) * pitch), 0, 1, 2, 3, 4, 5, 6, 7);
     }
     const Vec a = __builtin_shufflevector(m[0], m[1], 0, 8, 1, 9, 4, 12, 5, 13);
     const Vec b = __builtin_shufflevector(m[0], m[1], 2, 10, 3, 11, 6, 14, 7, 15);
@@ -41,17 +50,6 @@ inline void transpose_half(const float* from, std::size_t pitch, Vec (&m)[4]) {
     m[3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
 }
 #else
-inline void transpose(Vec (&m)[4]) {
-    const Vec a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
-    const Vec b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
-    const Vec c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
-    const Vec d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
-    m[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
-    m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
-    m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
-    m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
-}
-
 inline void transpose_half(const float* from, std::size_t pitch, Vec (&m)[4]) {
 #pragma GCC unroll 4
     for (std::size_t i = 0; i < 4; ++i) m[i] = load(from + i * pitch);

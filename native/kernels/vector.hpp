@@ -17,6 +17,18 @@ inline void store(float* p, Vec v) {
     *reinterpret_cast<Loose*>(p) = v;
 }
 
+// Four lanes, whatever the target's vectors have.
+typedef float Four __attribute__((vector_size(16)));
+typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
+
+inline Four four_at(const float* p) {
+    return *reinterpret_cast<const LooseFour*>(p);
+}
+
+inline void put_four(float* p, Four v) {
+    *reinterpret_cast<LooseFour*>(p) = v;
+}
+
 inline Vec all(float value) {
     return value - Vec{};
 }

@@ -22,6 +22,14 @@ namespace {
 // The share of nonzero activations up to which a single token is multiplied column by column.
 constexpr double few_inputs = 0.3;
 
+// Up to how many tokens share one pass through the layout for a single one, as measured (docs/engine.md). Four rows
+// alike make eight tokens cheap in a tile, and eight of very many columns would not fit the L2 cache. Three fill a tile
+// of four lanes well enough, and where widening stored values is slow it is better done once, for a tile.
+int most_few(const Kernels& k, const SparseMatrix& m, bool quads) {
+    if (k.width == 8) return quads || m.columns > 16384 ? 4 : 8;
+    return m.type == ValueType::f32 ? 2 : 1;
+}
+
 // The layout for tiles of up to `vectors` vectors: 1, 2, 4 ... A tile may be narrower than its pitch.
 struct Plan {
     const Kernels* kernels;
@@ -49,12 +57,16 @@ struct Linear::State {
           quads(!find_quads(matrix, 0, matrix.rows).empty()) {}
 
     Status plan_for(const Kernels& k, int vectors, int chunk_rows, std::shared_ptr<const Plan>& out);
-    void one_token_layouts(int threads, std::shared_ptr<const Slices>& s, std::shared_ptr<const Columns>& c);
+    std::shared_ptr<const Slices> slices_layout();
+    std::shared_ptr<const Columns> columns_layout(int threads);
 
     Status run_one(const Executor& executor, const float* x, const float* residual, float* y);
     Status run_columns(const Executor& executor, const Columns& layout, const float* x, const float* residual,
                        float* y);
     Status run_slices(const Executor& executor, const Slices& layout, const float* x, const float* residual, float* y);
+    Status run_few(const Executor& executor, const Kernels& k, const float* x, int tokens, const float* residual,
+                   float* y);
+    void finish(const Slices& layout, int first, int count, float* sums, const float* residual, float* y);
     Status run_many(const Executor& executor, const float* x, std::int64_t tokens, const float* residual, float* y);
 };
 
@@ -78,21 +90,24 @@ Status Linear::State::plan_for(const Kernels& k, int vectors, int chunk_rows, st
     return Status::ok;
 }
 
-void Linear::State::one_token_layouts(int threads, std::shared_ptr<const Slices>& s,
-                                      std::shared_ptr<const Columns>& c) {
+std::shared_ptr<const Slices> Linear::State::slices_layout() {
     const std::lock_guard<std::mutex> lock(mutex);
     if (slices == nullptr) {
         auto made = std::make_shared<Slices>();
         Slices::build(weights.view(), epilogue.bias(0), *made);
         slices = std::move(made);
     }
-    if (skip_zeros && columns == nullptr) {
+    return slices;
+}
+
+std::shared_ptr<const Columns> Linear::State::columns_layout(int threads) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (columns == nullptr) {
         auto made = std::make_shared<Columns>();
         Columns::build(weights.view(), threads, *made);
         columns = std::move(made);
     }
-    s = slices;
-    c = columns;
+    return columns;
 }
 
 Status Linear::State::run_columns(const Executor& executor, const Columns& layout, const float* x,
@@ -122,50 +137,97 @@ Status Linear::State::run_columns(const Executor& executor, const Columns& layou
     });
 }
 
-Status Linear::State::run_slices(const Executor& executor, const Slices& layout, const float* x, const float* residual,
-                                 float* y) {
-    const Kernels& k = kernels();
-    // Rows are sorted by length, so tasks of equally many slices get shorter and shorter: several for each thread.
+// Rows are sorted by length, so tasks of equally many slices get shorter and shorter: several for each thread. Calls
+// body(first, count), which returns a Status, for the slices of each task.
+template <class Body>
+Status run_in_tasks(const Executor& executor, const Slices& layout, const Body& body) {
     const int tasks = std::max(1, std::min(layout.slices / 16, executor.threads == 1 ? 1 : 4 * executor.threads));
     return run_tasks(executor, tasks, [&](int task) noexcept {
         const int first = static_cast<int>(std::int64_t{layout.slices} * task / tasks);
         const int last = static_cast<int>(std::int64_t{layout.slices} * (task + 1) / tasks);
-        const auto size = static_cast<std::size_t>(last - first) * 8;
+        return body(first, last - first);
+    });
+}
+
+// The sums of a token on their way out.
+void Linear::State::finish(const Slices& layout, int first, int count, float* sums, const float* residual, float* y) {
+    const auto size = static_cast<std::size_t>(count) * 8;
+    const auto base = static_cast<std::size_t>(first) * 8;
+    const std::int32_t* const row = layout.row.data() + base;
+    for (std::size_t i = 0; i < size; ++i) {
+        if (!layout.scale.empty()) sums[i] *= layout.scale[base + i];
+        if (!layout.bias.empty()) sums[i] += layout.bias[base + i];
+        if (residual != nullptr && row[i] >= 0) sums[i] += residual[row[i]];
+    }
+    kernels().activate(sums, size, epilogue.view());
+    for (std::size_t i = 0; i < size; ++i) {
+        if (row[i] >= 0) y[row[i]] = sums[i];
+    }
+}
+
+Status Linear::State::run_slices(const Executor& executor, const Slices& layout, const float* x, const float* residual,
+                                 float* y) {
+    const Kernels& k = kernels();
+    return run_in_tasks(executor, layout, [&](int first, int count) noexcept {
         const int widest = std::min(layout.columns, Slices::panel_columns);
         float* const inputs = workspace(Slot::tile, static_cast<std::size_t>(widest) + 1);
-        float* const sums = workspace(Slot::sums, size);
+        float* const sums = workspace(Slot::sums, static_cast<std::size_t>(count) * 8);
         if (inputs == nullptr || sums == nullptr) return Status::out_of_memory;
         for (int panel = 0; panel < layout.panels; ++panel) {
             const auto width = static_cast<std::size_t>(layout.panel_width(panel));
             std::memcpy(inputs, x + std::int64_t{panel} * Slices::panel_columns, width * sizeof(float));
             inputs[width] = 0.0f;
-            dot(k, layout, panel, first, last - first, inputs, sums);
+            dot(k, layout, panel, first, count, inputs, sums);
         }
-        const auto base = static_cast<std::size_t>(first) * 8;
-        const std::int32_t* const row = layout.row.data() + base;
-        for (std::size_t i = 0; i < size; ++i) {
-            if (!layout.scale.empty()) sums[i] *= layout.scale[base + i];
-            if (!layout.bias.empty()) sums[i] += layout.bias[base + i];
-            if (residual != nullptr && row[i] >= 0) sums[i] += residual[row[i]];
+        finish(layout, first, count, sums, residual, y);
+        return Status::ok;
+    });
+}
+
+Status Linear::State::run_few(const Executor& executor, const Kernels& k, const float* x, int tokens,
+                              const float* residual, float* y) {
+    const auto layout = slices_layout();
+    const int samples = tokens <= 2 ? 2 : tokens <= 4 ? 4 : 8;
+    // Of every panel the activations and the zeros behind them; packed once, since each task needs them all.
+    const auto place = [=](int panel) {
+        return std::size_t{Slices::panel_columns + 1} * static_cast<std::size_t>(panel) *
+               static_cast<std::size_t>(samples);
+    };
+    const auto places = static_cast<std::size_t>(layout->columns) + static_cast<std::size_t>(layout->panels);
+    float* const packed = workspace(Slot::tile, places * static_cast<std::size_t>(samples));
+    if (packed == nullptr) return Status::out_of_memory;
+    for (int panel = 0; panel < layout->panels; ++panel) {
+        const int width = layout->panel_width(panel);
+        k.pack_few(x + std::int64_t{panel} * Slices::panel_columns, static_cast<std::size_t>(layout->columns), tokens,
+                   width, samples, packed + place(panel));
+        float* const behind =
+            packed + place(panel) + static_cast<std::size_t>(width) * static_cast<std::size_t>(samples);
+        std::fill(behind, behind + samples, 0.0f);
+    }
+    return run_in_tasks(executor, *layout, [&](int first, int count) noexcept {
+        const std::size_t pitch = static_cast<std::size_t>(count) * 8;
+        float* const sums = workspace(Slot::sums, pitch * static_cast<std::size_t>(samples));
+        if (sums == nullptr) return Status::out_of_memory;
+        for (int panel = 0; panel < layout->panels; ++panel) {
+            few(k, *layout, panel, first, count, packed + place(panel), samples, sums, pitch);
         }
-        k.activate(sums, size, epilogue.view());
-        for (std::size_t i = 0; i < size; ++i) {
-            if (row[i] >= 0) y[row[i]] = sums[i];
+        for (int t = 0; t < tokens; ++t) {
+            const std::int64_t at = std::int64_t{t} * layout->rows;
+            finish(*layout, first, count, sums + static_cast<std::size_t>(t) * pitch,
+                   residual == nullptr ? nullptr : residual + at, y + at);
         }
         return Status::ok;
     });
 }
 
 Status Linear::State::run_one(const Executor& executor, const float* x, const float* residual, float* y) {
-    std::shared_ptr<const Slices> by_rows;
-    std::shared_ptr<const Columns> by_columns;
-    one_token_layouts(executor.threads, by_rows, by_columns);
-    if (by_columns != nullptr) {
+    if (skip_zeros) {
+        const auto by_columns = columns_layout(executor.threads);
         int nonzero = 0;
         for (int c = 0; c < by_columns->columns; ++c) nonzero += x[c] != 0.0f ? 1 : 0;
         if (nonzero <= few_inputs * by_columns->columns) return run_columns(executor, *by_columns, x, residual, y);
     }
-    return run_slices(executor, *by_rows, x, residual, y);
+    return run_slices(executor, *slices_layout(), x, residual, y);
 }
 
 Status Linear::State::run_many(const Executor& executor, const float* x, std::int64_t tokens, const float* residual,
@@ -260,7 +322,12 @@ Status Linear::run(const Executor& executor, const float* x, std::int64_t tokens
     if (tokens > (std::int64_t{1} << 48) / std::max(m.rows, m.columns)) return Status::shape_out_of_range;
     const Executor host = with_useful_threads(executor);
     try {
-        return tokens == 1 ? state_->run_one(host, x, residual, y) : state_->run_many(host, x, tokens, residual, y);
+        if (tokens == 1) return state_->run_one(host, x, residual, y);
+        const Kernels& k = kernels();
+        if (tokens <= most_few(k, m, state_->quads)) {
+            return state_->run_few(host, k, x, static_cast<int>(tokens), residual, y);
+        }
+        return state_->run_many(host, x, tokens, residual, y);
     } catch (const std::bad_alloc&) {
         return Status::out_of_memory;
     }

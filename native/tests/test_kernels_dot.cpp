@@ -51,8 +51,8 @@ void check_dot(const Kernels& k, const Dot& dot, const Draw& draw, const Decode&
         right.push_back(untouched);
         out.push_back(untouched);
         CAPTURE(options);
-        dot(slices.data(), static_cast<int>(slices.size()), column.data(), values.data(), quads, x.data(), out.data(),
-            first);
+        const SliceList list{slices.data(), static_cast<int>(slices.size()), column.data(), values.data(), quads};
+        dot(list, x.data(), out.data(), first);
         CHECK(differs(out, right) == "");
     }
     CHECK(k.width <= 8);
@@ -66,7 +66,7 @@ Floats decoded(const std::vector<Element>& values, const Dot& dot) {
     const std::vector<std::uint16_t> columns(values.size(), 0);
     const float one = 1.0f;
     Floats out(values.size());
-    dot(slices.data(), static_cast<int>(slices.size()), columns.data(), values.data(), false, &one, out.data(), true);
+    dot({slices.data(), static_cast<int>(slices.size()), columns.data(), values.data(), false}, &one, out.data(), true);
     return out;
 }
 

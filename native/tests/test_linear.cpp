@@ -125,6 +125,28 @@ TEST_CASE("linear: one token, more columns or rows than 16 bits count") {
     });
 }
 
+TEST_CASE("linear: a few tokens, in several panels and tasks, with rows alike in fours and without") {
+    on_every_target([](const Kernels&) {
+        Random random(11);
+        for (int tokens = 2; tokens <= 9; ++tokens) {
+            for (const ValueType type : value_types) {
+                CAPTURE(tokens);
+                CAPTURE(static_cast<int>(type));
+                for (const int threads : {1, 3}) {
+                    const Case long_rows(random, random_weights(random, 40, 700, 0.3, type), tokens,
+                                         one_of(random, epilogues()));
+                    CHECK(long_rows.check(threads) == "");
+                    const Case many_rows(random, random_weights(random, 1201, 30, 0.2, type), tokens,
+                                         one_of(random, epilogues()));
+                    CHECK(many_rows.check(threads) == "");
+                }
+            }
+        }
+        const Weights wide = random_weights(random, 9, 140'000, 0.002);
+        for (const int tokens : {2, 4, 8}) CHECK(Case(random, wide, tokens, {}).check(2) == "");
+    });
+}
+
 TEST_CASE("linear: NaN and infinity reach the results that they belong to, and no others") {
     on_every_target([](const Kernels&) {
         Random random(6);

@@ -208,7 +208,7 @@ class KernelConformance:
     def check_linear(self, data: st.DataObject, source: Numbers) -> None:
         draw = data.draw
         rows, columns = draw(st.integers(1, 70), label="rows"), draw(st.integers(1, 300), label="columns")
-        tokens = draw(st.one_of(st.just(1), st.integers(1, 140)), label="tokens")
+        tokens = draw(st.one_of(st.just(1), st.integers(2, 8), st.integers(1, 140)), label="tokens")
         matrix = source.weights(rows, columns, draw(densities), draw(st.sampled_from(VALUES)))
         epilogue = draw(epilogues())
         bias = source.floats(rows) if draw(st.booleans(), label="bias") else None

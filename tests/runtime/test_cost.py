@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isogrid.runtime.cost import MARGIN, Work, gain
+from isogrid.runtime.cost import MARGIN, Work, gain, nanoseconds
 
 SIZES = st.integers(1, 4096)
 
@@ -31,6 +31,14 @@ def test_large_layers_pay_at_90_percent_and_not_without_zeros(positions: int) ->
     work = Work(1024, 1024, 1024 * 1024 // 10, positions, 1024 * positions)
     assert gain(work) > 2
     assert gain(replace(work, nonzeros=1024 * 1024)) < MARGIN
+
+
+def test_a_few_samples_cost_less_than_each_of_them_alone() -> None:
+    one = nanoseconds(Work(1024, 1024, 1024 * 1024 // 10, 1, 1024))[1]
+    costs = [nanoseconds(Work(1024, 1024, 1024 * 1024 // 10, n, 1024 * n))[1] for n in (2, 3, 4, 5, 7, 8, 9)]
+    assert costs == sorted(costs)
+    assert one < costs[0] < 1.5 * one
+    assert costs[2] < 2 * one
 
 
 def test_small_layers_do_not_pay() -> None:

@@ -22,6 +22,9 @@ _SPARSE_PACK = 0.06
 """For each activation on its way in."""
 _SPARSE_DOT = 0.25
 """For a nonzero that meets a single column."""
+_SPARSE_READ = 0.2
+"""For a nonzero that meets a few columns, which are computed as 2, 4 or 8; its multiply-adds come on top."""
+_MOST_FEW = 8
 _CALL = 2000.0
 """For any layer at all."""
 MARGIN = 1.15
@@ -77,11 +80,14 @@ def nanoseconds(work: Work) -> tuple[float, float]:
         # Few columns leave vectors partly empty, in dense kernels too.
         columns = -(-work.positions // 8) * 8
         dense = max(work.rows * work.columns * columns * _DENSE_MAC, 4 * work.rows * work.columns * _DENSE_BYTE)
-        sparse = (
-            work.nonzeros * columns * _SPARSE_MAC
-            + work.rows * columns * (_SPARSE_STORE + work.columns * _SPARSE_ROW)
-            + work.inputs * _SPARSE_PACK
-        )
+        if work.positions <= _MOST_FEW:
+            samples = 2 if work.positions == 2 else 4 if work.positions <= 4 else 8
+            products = work.nonzeros * (_SPARSE_READ + samples * _SPARSE_MAC)
+            products += work.rows * work.positions * _SPARSE_STORE
+        else:
+            products = work.nonzeros * columns * _SPARSE_MAC
+            products += work.rows * columns * (_SPARSE_STORE + work.columns * _SPARSE_ROW)
+        sparse = products + work.inputs * _SPARSE_PACK
     return dense + _CALL, sparse + _CALL
 
 
