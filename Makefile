@@ -10,6 +10,7 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 BASE := .venv-base/bin/python
 ORT := .venv-ort/bin/python
+KERAS := .venv-keras/bin/python
 OLDEST_ORT := 1.17.3
 
 NATIVE_SOURCES := CMakeLists.txt $(shell find native -name tests -prune -o -type f -print)
@@ -22,13 +23,13 @@ BASE_TESTS := tests/base tests/test_init.py tests/test_native.py tests/test_name
 
 export PIP_NO_WARN_SCRIPT_LOCATION := 1
 # The models here are small: a second thread costs more than it brings, and one gives the same bits everywhere.
-test test-slow test-base test-ort-oldest bench: export OMP_NUM_THREADS ?= 1
+test test-slow test-base test-ort-oldest test-keras bench: export OMP_NUM_THREADS ?= 1
 # So the cores are used by running tests side by side instead.
 PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DELETE_ON_ERROR:
 .PHONY: help venv native demo bench test test-slow test-all test-base native-test native-test-threads \
-    native-test-arm native-test-plain test-ort-oldest fuzz lint lint-style lint-format lint-types lint-layers lint-native format docs clean FORCE
+    native-test-arm native-test-plain test-ort-oldest test-keras fuzz lint lint-style lint-format lint-types lint-layers lint-native format docs clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 22
@@ -104,6 +105,21 @@ test-ort-oldest: .venv-ort/.wheel ## the operators in the oldest ONNX Runtime th
 	$(PIP) --python $(ORT) install --quiet --no-deps --force-reinstall build/wheels/*.whl
 	@touch $@
 
+# Keras settles on a backend when it is imported, so each backend is a run of its own; one that is missing fails.
+test-keras: export TF_CPP_MIN_LOG_LEVEL := 2
+test-keras: export TF_NUM_INTRAOP_THREADS := 1
+test-keras: .venv-keras/.wheel ## the Keras integration on TensorFlow, PyTorch and JAX
+	for backend in tensorflow torch jax; do \
+	    KERAS_BACKEND=$$backend $(KERAS) -m pytest -n 2 --dist loadfile tests/integrations/keras \
+	        --pyargs isogrid.integrations.keras || exit 1; \
+	done
+
+.venv-keras/.wheel: build/.wheel
+	[ -e $(KERAS) ] || $(PY) -m venv --without-pip .venv-keras
+	$(PIP) --python $(KERAS) install --quiet -c constraints.txt --group test --group keras build/wheels/*.whl
+	$(PIP) --python $(KERAS) install --quiet --no-deps --force-reinstall build/wheels/*.whl
+	@touch $@
+
 native-test: NATIVE_BUILD := build/native-sanitized
 native-test: NATIVE_OPTIONS := -DCMAKE_BUILD_TYPE=Debug -DISOGRID_SANITIZE=address,undefined
 native-test: .venv/.tools ## the native tests under the address and undefined-behaviour sanitizers
@@ -171,4 +187,4 @@ docs: venv ## build the documentation in site/
 	$(BIN)/mkdocs build --strict
 
 clean: ## remove all that was built, but not the runs
-	rm -rf .venv .venv-base .venv-ort build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-base .venv-keras .venv-ort build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

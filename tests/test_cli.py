@@ -257,6 +257,13 @@ def test_tensorboard_logs_beside_a_new_run(run: Run, tmp_path: Path) -> None:
         ([TINY, "--max-drop", "1pt", "-o", "pattern=2:5"], "0.weight does not fit the pattern"),
         ([TINY, "--max-drop", "1pt", "-o", "pattern=zigzag"], "Unknown pattern 'zigzag'"),
         ([TINY, "--max-drop", "1pt", "-o", "schedule=qubic"], "schedule 'qubic'"),
+        ([TINY, "--max-drop", "1pt", "-o", "schedule=3"], "schedule of method 'gradual' got 3; accepted is a Schedule"),
+        ([TINY, "--max-drop", "1pt", "--method", "static", "-o", "masks=3"], "Static got masks=3"),
+        ([TINY, "--max-drop", "1pt", "--method", "keep"], "KeepZeros cannot be aimed at a sparsity"),
+        (
+            [TINY, "--max-drop", "1pt", "--method", "keep", "-o", "a=1"],
+            "Method 'keep' got option 'a'; it has no options",
+        ),
         (
             [TINY, "--max-drop", "1pt", "--minimize", "time"],
             "minimize got 'time'; accepted are 'bytes', 'nonzeros', 'latency'",

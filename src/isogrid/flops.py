@@ -50,20 +50,25 @@ class FlopCount:
         """
         return sum(flops * densities.get(name, 1.0) for name, flops in self.layers.items()) + self.rest
 
-    def training_step(self, densities: Mapping[str, float], *, dense_gradients: bool) -> float:
+    def training_step(
+        self, densities: Mapping[str, float], *, dense_gradients: bool, trained: Mapping[str, float] | None = None
+    ) -> float:
         """Forward and backward: the forward pass, the gradient of the inputs, and that of the weights.
 
         The weights' gradient is needed where weights are active, or everywhere for a method that looks at the
-        gradients of pruned weights at this step (`dense_gradients`).
+        gradients of pruned weights at this step (`dense_gradients`), or for the shares that are `trained` (target name
+        to share, as in `sparse`) where a method trains others than it uses.
 
         >>> count = FlopCount({"weight": 200}, rest=0, samples=2)
         >>> count.training_step({"weight": 0.1}, dense_gradients=False)
         60.0
         >>> count.training_step({"weight": 0.1}, dense_gradients=True)
         240.0
+        >>> count.training_step({"weight": 0.1}, dense_gradients=False, trained={"weight": 0.2})  # Top-KAST
+        80.0
         """
         forward = self.sparse(densities)
-        return 2 * forward + (self.dense if dense_gradients else forward)
+        return 2 * forward + (self.dense if dense_gradients else self.sparse(densities if trained is None else trained))
 
 
 def count_flops(

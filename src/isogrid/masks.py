@@ -7,8 +7,6 @@ never targets.  Embeddings and depthwise convolutions are targets only when they
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from isogrid.errors import TargetError, UnsupportedError, UsageError
+from isogrid.errors import TargetError, UnsupportedError
+from isogrid.matching import check_entries, matches, nothing_matches
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _EMBEDDING = (nn.Embedding, nn.EmbeddingBag)
@@ -86,20 +85,20 @@ def find_targets(
     ['0.weight', '1.weight']
     """
     candidates = list(_candidates(unwrap(model)))
-    wanted = _patterns("targets", targets)
-    unwanted = _patterns("ignore", ignore) or []
+    wanted = check_entries("targets", targets)
+    unwanted = check_entries("ignore", ignore) or []
     if wanted is None:
         chosen = [c for c, by_default in candidates if by_default or (embeddings and c.kind == "embedding")]
     else:
-        chosen = [c for c, _ in candidates if any(_matches(entry, c.name) for entry in wanted)]
+        chosen = [c for c, _ in candidates if any(matches(entry, c.name) for entry in wanted)]
         for entry in wanted:
-            found = [c for c in chosen if _matches(entry, c.name)]
+            found = [c for c in chosen if matches(entry, c.name)]
             if not found:
-                raise TargetError(_nothing_matches("targets", entry, [c.name for c, _ in candidates]))
+                raise nothing_matches("targets", entry, [c.name for c, _ in candidates])
     for entry in unwanted:
-        if not any(_matches(entry, c.name) for c, _ in candidates):
-            raise TargetError(_nothing_matches("ignore", entry, [c.name for c, _ in candidates]))
-    chosen = [c for c in chosen if not any(_matches(entry, c.name) for entry in unwanted)]
+        if not any(matches(entry, c.name) for c, _ in candidates):
+            raise nothing_matches("ignore", entry, [c.name for c, _ in candidates])
+    chosen = [c for c in chosen if not any(matches(entry, c.name) for entry in unwanted)]
     if not chosen:
         raise TargetError(
             f"No parameter of this {type(unwrap(model)).__name__} can be pruned; accepted are weights of two axes or "
@@ -160,32 +159,6 @@ def _kind(module: nn.Module, own_name: str) -> tuple[str, bool]:
     if isinstance(module, _EMBEDDING) and own_name == "weight":
         return "embedding", False
     return "other", False
-
-
-def _patterns(option: str, entries: str | Sequence[str] | None) -> list[str] | None:
-    if entries is None:
-        return None
-    listed = [entries] if isinstance(entries, str) else list(entries)
-    for entry in listed:
-        if not isinstance(entry, str):
-            raise UsageError(f"{option} holds names or regular expressions, not {entry!r}.")
-        try:
-            re.compile(entry)
-        except re.error as problem:
-            raise UsageError(f"{option} entry {entry!r} is no regular expression ({problem}).") from None
-    return listed
-
-
-def _matches(entry: str, name: str) -> bool:
-    return entry == name or name.startswith(entry + ".") or re.fullmatch(entry, name) is not None
-
-
-def _nothing_matches(option: str, entry: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(entry, names, n=3, cutoff=0.3) or names[:3]
-    return (
-        f"{option} entry {entry!r} matches no weight of two axes or more (biases and norms are never pruned); "
-        f"names here are for example {', '.join(near) if near else 'none'}."
-    )
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from isogrid.frontier.effort import samples_of
 from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.training import Phase
 from isogrid.masks import find_targets
-from isogrid.sparsify import Static, Trigger
+from isogrid.schedules import OneShot
+from isogrid.sparsify import ACDC, Movement, RigL, Static, TopKAST, Trigger
 from isogrid.tasks import ClassificationTask
 
 
@@ -62,3 +64,42 @@ def test_samples_of_a_batch() -> None:
     assert samples_of(torch.zeros(5, 2)) == 5
     assert samples_of({"a": "text", "b": torch.zeros(3)}) == 3
     assert samples_of([torch.tensor(1.0)]) == 1
+
+
+def test_rigl_pays_for_dense_gradients_at_its_updates_only(tiny: ClassificationTask, tmp_path: Path) -> None:
+    one = trainer(tiny, tmp_path)
+    method = RigL(sparsity=0.75, delta_t=2)
+    trained = one.train(Phase("rigl", "rigl", 4, 1e-2, method))
+    size, batch = 2 * weights(tiny), samples(tiny) * 4 / trained.steps
+    updates = sum(1 for step in range(2, trained.steps, 2) if step < 0.75 * trained.steps)
+    # 3 f_S a step, and f_D - f_S more where gradients of pruned weights are looked at; the paper skips the optimiser
+    # at an update, so that its average is over delta_t + 1 (Evci et al. 2020, appendix H).
+    wanted = batch * size * (3 * 0.25 * trained.steps + 0.75 * updates)
+    assert trained.flops == pytest.approx(wanted, rel=0.02)
+
+
+def test_topkast_pays_for_the_set_that_it_trains(tiny: ClassificationTask, tmp_path: Path) -> None:
+    whole = 2 * weights(tiny) * samples(tiny)
+    one = trainer(tiny, tmp_path)
+    wide = one.train(Phase("wide", "wide", 1, 1e-2, TopKAST(sparsity=0.75, backward_sparsity=0.25)))
+    assert wide.flops == pytest.approx((2 * 0.25 + 0.75) * whole, rel=0.02)
+    closed = one.train(Phase("closed", "closed", 1, 1e-2, TopKAST(sparsity=0.75, explore_until=0.0)))
+    assert closed.flops == pytest.approx(3 * 0.25 * whole, rel=0.02)
+
+
+def test_movement_pays_for_all_gradients(tiny: ClassificationTask, tmp_path: Path) -> None:
+    whole = 2 * weights(tiny) * samples(tiny)
+    one = trainer(tiny, tmp_path)
+    method = Movement(sparsity=0.5, schedule=OneShot(at=0.999))
+    assert one.train(Phase("dense", "dense", 1, 1e-2, method)).flops == pytest.approx(3 * whole)
+    trained = one.train(Phase("movement", "movement", 4, 1e-2, Movement(sparsity=0.5, schedule=OneShot(at=0.5))))
+    assert trained.flops == pytest.approx(4 * whole * (0.5 * 3 + 0.5 * (2 * 0.5 + 1)), rel=0.02)
+
+
+def test_acdc_pays_by_its_phases(tiny: ClassificationTask, tmp_path: Path) -> None:
+    one = trainer(tiny, tmp_path)
+    method = ACDC(sparsity=0.75, phase=0.2)
+    trained = one.train(Phase("acdc", "acdc", 4, 1e-2, method))
+    phases = [*method.phases(trained.steps), (trained.steps, False)]
+    steps = sum((end - start) * (0.25 if tight else 1) for (start, tight), (end, _) in itertools.pairwise(phases))
+    assert trained.flops == pytest.approx(3 * 2 * weights(tiny) * samples(tiny) * 4 / trained.steps * steps, rel=0.02)

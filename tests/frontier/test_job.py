@@ -27,6 +27,7 @@ from isogrid.floor import max_drop
 from isogrid.frontier import EpochEnd, Listener, OptimizeResult, optimize
 from isogrid.frontier.confirm import confirm
 from isogrid.metrics import Metric, Outcomes
+from isogrid.sparsify import HardConcrete
 from isogrid.tasks import ClassificationTask
 
 Script = Callable[..., dict[str, Any]]
@@ -419,6 +420,10 @@ def test_dense_training_stops_at_a_threshold(script: Script, tmp_path: Path) -> 
         ({"until": float("nan")}, UsageError, "until=nan"),
         ({"targets": ["encoder"]}, TargetError, "'encoder' matches no weight"),
         ({"method": ig.Gradual(pattern="2:5")}, PatternError, "0.weight does not fit the pattern"),
+        ({"method": ig.Trigger(pattern="1:2")}, PatternError, "Trigger cannot hold pattern 1:2"),
+        ({"method": HardConcrete(pattern="fan_in")}, PatternError, "HardConcrete cannot hold pattern fan_in"),
+        ({"method": ig.Static(masks={"x": torch.ones(1, dtype=torch.bool)})}, TargetError, "The masks lack 0.weight"),
+        ({"method": "keep"}, UsageError, "KeepZeros cannot be aimed at a sparsity"),
         ({"metric": Metric("loss", higher_is_better=False)}, FloorError, "loss is no percentage"),
         ({"example": torch.zeros(2, 7)}, UsageError, r"does not take its example inputs, \(2, 7\)"),
         ({"train": iter([1])}, UsageError, "an iterator, which ends after one pass"),

@@ -60,7 +60,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, digits: Any, regress
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "report.json").write_text("{")
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match=r"damaged.report\.json cannot be read\. The report is not valid JSON"):
         read_runs([one, damaged])
 
 
@@ -137,3 +137,15 @@ def test_more_runs_than_can_be_told_apart_are_listed_and_not_drawn(digits: Any) 
     assert "the first 8 of 10 runs" in text
     assert "run9" in text
     assert comparison_page(many) == text
+
+
+def test_words_stay_whole_and_names_on_one_line_in_eighty_columns(digits: Any) -> None:
+    verdict = dataclasses.replace(digits.verdict, state="unresolved")
+    runs = [ComparedRun(name, dataclasses.replace(digits, verdict=verdict), {"x": name}) for name in ("one", "t\nwo")]
+    output = io.StringIO()
+    render_comparison(runs, Console(file=output, width=80))
+    written = output.getvalue()
+    assert written.count("unresolved") == 2
+    assert written.isascii()
+    assert max(map(len, written.splitlines())) <= 80
+    assert not any(line.strip("|").strip().startswith("wo") for line in written.splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from conformance.training import OPTIMIZERS, assert_effective
 from isogrid.masks import count_zeros
-from isogrid.sparsify import Gradual, Sparsifier, Static, Trigger
+from isogrid.sparsify import Gradual, OneShot, Sparsifier, Static, Trigger, Usage, methods, parse_method, prune
 
 
 class Attending(nn.Module):
@@ -155,7 +156,7 @@ def test_it_trains_sparse_and_keeps_its_names(name: str, method: Any) -> None:
 
 class _Held:
     def __init__(self, sparsifier: Sparsifier) -> None:
-        self.state = sparsifier.state
+        self.sparsifier, self.state = sparsifier, sparsifier.state
 
 
 def test_a_shared_weight_is_masked_once_and_counted_once() -> None:
@@ -201,3 +202,26 @@ def test_patterns_hold_in_the_canonical_view_of_every_kind_of_layer(pattern: str
         assert method.target_pattern.conforms(layer.to_array(layer.mask)), layer.name
         assert layer.active == layer.size // 2
     sparsifier.finalize()
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
+@pytest.mark.parametrize("name", sorted(n for n, one in methods().items() if one.cls.usage is not Usage.AFTER))
+def test_a_layer_without_weights_is_no_hindrance(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 0), nn.Linear(0, 3))
+    if name == "keep":
+        method = parse_method(name)
+        prune(model, OneShot(sparsity=0.5))
+    else:
+        method = parse_method(name, sparsity=0.5)
+    optimizer = OPTIMIZERS["adam"](model.parameters())
+    data = [(torch.randn(4, 8), torch.arange(4) % 3)]
+    sparsifier = Sparsifier(model, method, optimizer=optimizer, total_steps=8, data=data, targets=r"\d\.weight")
+    for step in range(8):
+        x = torch.randn(3, 8, generator=torch.Generator().manual_seed(step))
+        loss = model(x).square().mean() + model[0](x).square().mean() + sparsifier.penalty()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert all(math.isfinite(value) for value in sparsifier.telemetry().values())
+    assert sparsifier.finalize()["sparsity"] >= 0.5

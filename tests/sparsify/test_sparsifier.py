@@ -28,7 +28,7 @@ from conformance.training import (
 )
 from isogrid.errors import SparsifierError, TargetError, UnsupportedError, UsageError
 from isogrid.penalties import L1, L2, ElasticNet, GroupLasso
-from isogrid.sparsify import Aware, Gradual, Regularized, Sparsifier, Static, Trigger, methods
+from isogrid.sparsify import Aware, Gradual, OneShot, Regularized, Sparsifier, Static, Trigger, methods, prune
 
 
 def test_every_registered_method_has_its_conformance_test() -> None:
@@ -480,6 +480,27 @@ def test_the_state_of_other_targets_or_another_release_is_refused() -> None:
         Run(Gradual(sparsity=0.5)).sparsifier.load_state_dict(saved)
     with pytest.raises(SparsifierError, match="version 7; this release reads version 1"):
         Run(Gradual(sparsity=0.5)).sparsifier.load_state_dict({**saved, "version": 7})
+
+
+@pytest.mark.parametrize("lost", ["method", "penalty", "step", "total_steps", "seed", "numbers", "masks", "buffers"])
+def test_a_state_that_is_not_whole_is_refused(lost: str) -> None:
+    run = Run(Gradual(sparsity=0.5))
+    saved = run.sparsifier.state_dict()
+    del saved[lost]
+    with pytest.raises(SparsifierError, match=f"The saved state lacks {lost}; accepted is a whole state_dict"):
+        run.sparsifier.load_state_dict(saved)
+    with pytest.raises(SparsifierError, match="is of type list; accepted is a state_dict"):
+        run.sparsifier.load_state_dict([saved])  # type: ignore[arg-type]
+    whole = {**run.sparsifier.state_dict(), "buffers": {}}
+    with pytest.raises(TargetError, match=r"buffers do not belong to its masks: 0\.weight"):
+        run.sparsifier.load_state_dict(whole)
+
+
+def test_weights_without_values_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"0\.weight is on the meta device and has no values"):
+        Run(Gradual(sparsity=0.5), model=small_model().to("meta"))
+    with pytest.raises(UnsupportedError, match=r"0\.weight is on the meta device and has no values"):
+        prune(small_model().to("meta"), OneShot(sparsity=0.5))
 
 
 @settings(max_examples=25)

@@ -16,7 +16,7 @@ from isogrid.allocation import ERK, Global, Layer, Uniform
 from isogrid.errors import TargetError, UsageError
 from isogrid.patterns import active_count
 from isogrid.scores import SNIP, Random, SynFlow
-from isogrid.sparsify import Sparsifier, Static, parse_method
+from isogrid.sparsify import Movement, Sparsifier, Static, TopKAST, parse_method
 from isogrid.sparsify.static import LayerCollapseWarning
 
 
@@ -230,3 +230,23 @@ def test_masks_by_a_score_learn_more_of_the_digits_than_random_ones() -> None:
     at_random = digits_accuracy(Static(sparsity=0.95))
     for score in ("snip", "grasp"):
         assert digits_accuracy(Static(sparsity=0.95, score=score)) > at_random + 0.1
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Static(sparsity=0.5), Static(sparsity=0.5, allocation="uniform"), TopKAST(sparsity=0.5), Movement(sparsity=0.5)],
+)
+def test_masks_that_are_sparser_than_asked_in_every_layer_are_left(method: Any) -> None:
+    masks = {
+        "0.weight": torch.arange(192).reshape(16, 12) % 3 == 0,
+        "2.weight": torch.arange(64).reshape(4, 16) % 4 == 0,
+    }
+    run = Run(method, masks=masks).finish()
+    assert all(torch.equal(mask, masks[name]) for name, mask in run.sparsifier.masks.items())
+
+
+def test_an_even_share_is_one_of_the_target_and_not_of_what_is_pruned_already() -> None:
+    masks = {"0.weight": torch.arange(192).reshape(16, 12) % 24 == 0, "2.weight": torch.ones(4, 16, dtype=torch.bool)}
+    run = Run(Static(sparsity=0.5, allocation="uniform"), masks=masks)
+    assert torch.equal(run.sparsifier.masks["0.weight"], masks["0.weight"])
+    assert int(run.sparsifier.masks["2.weight"].sum()) == 32

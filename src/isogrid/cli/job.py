@@ -138,7 +138,8 @@ def tasks() -> None:
 def methods() -> None:
     """List the methods that make zeros.
 
-    The main job climbs through rising sparsities with a method, restarts for each, or prunes after training.
+    The main job climbs through rising sparsities with a method, restarts for each, or prunes after training; a method
+    without a sparsity is for training loops of your own.
     """
     from isogrid.sparsify import methods as registered
 
@@ -146,7 +147,7 @@ def methods() -> None:
     for name, entry in registered().items():
         implied = ", ".join(f"{option}={value}" for option, value in entry.implied.items())
         summary = entry.summary.replace("``", "") + (f" Here {implied}." if implied else "")
-        table.add_row(name, entry.cls.usage.value, Text(summary))
+        table.add_row(name, entry.cls.usage.value if entry.cls.has_sparsity() else "", Text(summary))
     Console().print(table)
 
 

@@ -47,7 +47,8 @@ def method_of(text: str, options: Sequence[str]) -> Method:
         except ValueError:
             given[key.strip()] = value
     implied = parse_pattern(str(given.get("pattern", "unstructured"))).implied_sparsity
-    if name in registered() and "sparsity" not in given and implied is None:
+    known = registered().get(name)
+    if known is not None and known.cls.has_sparsity() and "sparsity" not in given and implied is None:
         given["sparsity"] = 0.5
     return parse_method(name, **given)
 

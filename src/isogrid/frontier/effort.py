@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from isogrid.flops import FlopCount, count_flops
 from isogrid.masks import find_targets
-from isogrid.sparsify import Sparsifier
+from isogrid.sparsify import ShadowMethod, Sparsifier
 from isogrid.tasks import Task
 
 
@@ -32,10 +32,14 @@ class Effort:
 
     def step(self, sparsifier: Sparsifier | None, batch: Any, teachers: int) -> float:
         """What the step that comes next costs: forward, backward, and the answers of so many dense teachers."""
-        densities, dense_gradients = self._densities(sparsifier), False
+        densities, dense_gradients, trained = self._densities(sparsifier), False, None
         if sparsifier is not None:
-            dense_gradients = sparsifier.method.gradients(sparsifier.state) == "dense"
-        one = self._count.training_step(densities, dense_gradients=dense_gradients) + teachers * self._count.dense
+            method, state = sparsifier.method, sparsifier.state
+            dense_gradients = method.gradients(state) == "dense"
+            if isinstance(method, ShadowMethod):
+                trained = {layer.name: method.trained_share(state, layer) for layer in state.layers}
+        one = self._count.training_step(densities, dense_gradients=dense_gradients, trained=trained)
+        one += teachers * self._count.dense
         return one * samples_of(batch) / self._count.samples
 
     def _densities(self, sparsifier: Sparsifier | None) -> dict[str, float]:

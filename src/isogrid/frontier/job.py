@@ -30,15 +30,15 @@ from isogrid.frontier.events import Listener
 from isogrid.frontier.loop_task import LoopTask
 from isogrid.frontier.points import check_minimize
 from isogrid.frontier.rundir import RunDirectory
-from isogrid.frontier.training import Trainer
+from isogrid.frontier.training import Trainer, build_optimizer
 from isogrid.frontier.writing import Writer
 from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric
 from isogrid.names import canonical
 from isogrid.report.data import ReportData
-from isogrid.sparsify import Method, SparseLayer, SparseState, parse_method
+from isogrid.sparsify import Method, SparseState, methods, parse_method
 from isogrid.sparsify.selecting import Selecting
-from isogrid.sparsify.selection import check_pattern
+from isogrid.sparsify.state import dense_layers
 from isogrid.tasks import Recipe, Task, load_task
 from isogrid.versions import versions
 
@@ -204,7 +204,9 @@ def _method(method: Method | str) -> Method:
         return method
     if not isinstance(method, str):
         raise UsageError(f"optimize() got method={method!r}; accepted is a Method or a method's name.")
-    return parse_method(canonical(method), sparsity=0.5)
+    name = canonical(method)
+    known = methods().get(name)
+    return parse_method(name, **({"sparsity": 0.5} if known is None or known.cls.has_sparsity() else {}))
 
 
 def _recipe(recipe: Recipe, method: Method) -> Recipe:
@@ -223,10 +225,10 @@ def _check_numbers(seed: int, until: float | None) -> None:
 
 
 def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan, recipe: Recipe) -> None:
-    """Whatever can be known before the training: libraries, floor, targets, pattern, example.
+    """Whatever can be known before the training: libraries, floor, targets, method, example.
 
     Raises:
-        MissingDependencyError, FloorError, TargetError, PatternError, UsageError: what does not fit.
+        MissingDependencyError, FloorError, TargetError, PatternError, UnsupportedError, UsageError: what does not fit.
     """
     for library in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(library) is None:
@@ -235,11 +237,9 @@ def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan, recipe: Recipe) -
                 "'isogrid[onnx]'."
             )
     plan.floor.limit_from(task.metric, 1.0)
-    plan.method.at(recipe.ladder[0])
-    targets = find_targets(fresh, task.targets, task.ignore)
-    if isinstance(plan.method, Selecting):
-        layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in targets]
-        check_pattern(SparseState(layers, total_steps=1, seed=0), plan.method.target_pattern)
+    layers = dense_layers(find_targets(fresh, task.targets, task.ignore))
+    state = SparseState(layers, total_steps=1, seed=0, optimizer=build_optimizer(fresh, recipe, recipe.lr), model=fresh)
+    plan.method.at(recipe.ladder[0]).check(state)
     example = task.example()
     try:
         with torch.no_grad():

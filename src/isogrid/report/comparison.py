@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isogrid.errors import UsageError
+from isogrid.errors import FormatError, UsageError
 from isogrid.report import wording
 from isogrid.report.data import Point, ReportData
 from isogrid.units import operations, size
@@ -58,12 +58,15 @@ def read_runs(folders: Sequence[str | Path]) -> list[ComparedRun]:
 
 
 def _report(path: Path) -> ReportData:
+    file = path / "report.json"
     try:
-        return ReportData.from_json((path / "report.json").read_bytes())
+        return ReportData.from_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{path} is no finished run: report.json is missing; give the --out of isogrid optimize."
         ) from None
+    except FormatError as problem:
+        raise FormatError(f"{file} cannot be read. {problem}") from problem
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -57,10 +57,12 @@ def render_comparison(runs: Sequence[ComparedRun], console: Console) -> None:
     ):
         table = _table(title, plain)
         table.add_column(heading[0], overflow="fold", min_width=8)
-        for column in heading[1:]:
-            table.add_column(column, justify="right")
+        for index, column in enumerate(heading[1:], 1):
+            # Words stay whole: what does not fit is broken between them, or makes the table wider.
+            longest = max(len(word) for row in rows for word in ("", *row[index].split()))
+            table.add_column(column, justify="right", min_width=longest)
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(wording.one_line(cell)) for cell in row))
         console.print(table)
     differing = comparison.differences(runs)
     if differing:
@@ -68,7 +70,7 @@ def render_comparison(runs: Sequence[ComparedRun], console: Console) -> None:
         for option, values in differing:
             console.print(Text(f"  {option}", style="bold"))
             for run, value in zip(runs, values, strict=True):
-                console.print(Text(f"    {run.name}: {wording.one_line(value)}"), soft_wrap=True)
+                console.print(Text(f"    {wording.one_line(run.name)}: {wording.one_line(value)}"), soft_wrap=True)
 
 
 def render_sensitivity(found: Sensitivity, console: Console, bearable: Mapping[str, float] | None = None) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor
 from isogrid.errors import UsageError
 from isogrid.patterns import Unstructured, active_count
 from isogrid.schedules import Cubic, Schedule
-from isogrid.sparsify.method import check_interval, update_due
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.shadow import ShadowMethod, candidates
 from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.updates import check_interval, update_due
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from isogrid.errors import UsageError
 from isogrid.penalties import L1, Penalty
 from isogrid.schedules import Cubic, Schedule
 from isogrid.scores import Magnitude
-from isogrid.sparsify.method import check_interval, register_method, update_interval
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import score_layer
 from isogrid.sparsify.state import SparseState
 from isogrid.sparsify.step_size import StepSizes
+from isogrid.updates import check_interval, update_interval
 
 _LEAST, _MOST = 1e-12, 1e6
 """Bounds of what multiplies the penalty: the loop searches between them and never leaves floating point."""
@@ -85,9 +86,12 @@ class Aware(Selecting):
     def with_floor(self, limit: float, *, higher_is_better: bool) -> Self:
         return dataclasses.replace(self, floor=limit, higher_is_better=higher_is_better)
 
+    def check(self, state: SparseState) -> None:
+        super().check(state)
+        Pull(self.penalty, proximal=True).check(state)
+
     def begin(self, state: SparseState) -> None:
         super().begin(state)
-        Pull(self.penalty, proximal=True).check(state)
         state.numbers.update(clock=0.0, factor=1.0, broken=False, threshold=0.0, sensed=state.sparsity)
 
     def observe(self, state: SparseState, metric: float) -> None:

@@ -12,22 +12,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from isogrid.checks import check_fraction
 from isogrid.errors import TrainingError, UsageError
 from isogrid.patterns import active_count
+from isogrid.regrow import drop_and_grow
 from isogrid.schedules import Cosine, OneShot, Schedule
 from isogrid.scores import Magnitude, Random
-from isogrid.sparsify.method import (
-    Gradients,
-    Usage,
-    check_fraction,
-    check_interval,
-    register_method,
-    update_interval,
-)
-from isogrid.sparsify.regrow import drop_and_grow
+from isogrid.sparsify.method import Gradients, Usage, register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import score_layer
 from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.updates import check_interval, update_interval
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from isogrid.schedules import Cubic, Schedule
 from isogrid.scores import Magnitude, Score
-from isogrid.sparsify.method import Gradients, check_interval, register_method, update_due
+from isogrid.sparsify.method import Gradients, register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import STEP_STATISTICS, Scores, score_layer
 from isogrid.sparsify.state import SparseState
 from isogrid.sparsify.statistics import score_layers
+from isogrid.updates import check_interval, update_due
 
 
 @register_method("gradual")

@@ -104,19 +104,22 @@ class HardConcrete(Aimed):
     def _stretched(self, s: Tensor) -> Tensor:
         return s * (self.zeta - self.gamma) + self.gamma
 
-    def _gates(self, state: SparseState, layer: SparseLayer, *, sampled: bool) -> tuple[Tensor, Tensor]:
-        """The gates of this step's forward passes, and their derivatives by log_alpha."""
-        log_alpha = layer.buffers["log_alpha"]
-        if sampled:
-            if "noise" not in layer.scratch:
-                uniform = state.rng("gates", layer).random(tuple(log_alpha.shape)).clip(_EPSILON, 1 - _EPSILON)
-                layer.scratch["noise"] = torch.logit(torch.from_numpy(uniform)).to(log_alpha)
-            s, temperature = torch.sigmoid((layer.scratch["noise"] + log_alpha) / self.beta), self.beta
-        else:
-            s, temperature = torch.sigmoid(log_alpha), 1.0
-        stretched = self._stretched(s)
-        slope = s * (1 - s) * ((self.zeta - self.gamma) / temperature)
-        return stretched.clamp(0, 1), slope.masked_fill_((stretched <= 0) | (stretched >= 1), 0)
+    def _gates(self, state: SparseState, layer: SparseLayer, *, sampled: bool) -> Tensor:
+        """The gates of this step's forward passes."""
+        if not sampled:
+            return self.gate(layer.buffers["log_alpha"])
+        if "gates" not in layer.scratch:  # drawn once a step, for the passes and their gradients
+            log_alpha = layer.buffers["log_alpha"]
+            uniform = state.rng("gates", layer).random(tuple(log_alpha.shape)).clip(_EPSILON, 1 - _EPSILON)
+            noise = torch.logit(torch.from_numpy(uniform)).to(log_alpha)
+            layer.scratch["gates"] = self._stretched(torch.sigmoid((noise + log_alpha) / self.beta)).clamp_(0, 1)
+        return layer.scratch["gates"]
+
+    def _slopes(self, gates: Tensor, *, sampled: bool) -> Tensor:
+        """The derivatives of these gates by log_alpha: 0 where they are at an end."""
+        s = (gates - self.gamma) / (self.zeta - self.gamma)
+        slopes = s * (1 - s) * ((self.zeta - self.gamma) / (self.beta if sampled else 1.0))
+        return slopes.masked_fill_((gates <= 0) | (gates >= 1), 0)
 
     def _shut(self, layer: SparseLayer, gates: Tensor) -> Tensor:
         """Where a weight has no part: behind a closed gate, or held at zero by an aim or an adoption."""
@@ -128,12 +131,10 @@ class HardConcrete(Aimed):
 
     # -- the training ------------------------------------------------------------------------------------------------
 
-    def begin(self, state: SparseState) -> None:
-        super().begin(state)
-        learner = Learner(state)
+    def check(self, state: SparseState) -> None:
+        super().check(state)
         for layer in state.layers:
-            grid = self.target_pattern.grid(layer.target.shape)
-            if grid.partitions > 1:
+            if self.target_pattern.grid(layer.target.shape).partitions > 1:
                 raise PatternError(
                     f"HardConcrete cannot hold pattern {self.target_pattern}, which wants equally many zeros in every "
                     "part of a layer, while gates close where they do; accepted are unstructured, block, row and "
@@ -143,6 +144,12 @@ class HardConcrete(Aimed):
                 raise TargetError(
                     f"HardConcrete cannot learn the gates of {layer.name}, which is frozen; leave it out with ignore=."
                 )
+
+    def begin(self, state: SparseState) -> None:
+        super().begin(state)
+        learner = Learner(state)
+        for layer in state.layers:
+            grid = self.target_pattern.grid(layer.target.shape)
             shape = tuple(layer.weight.shape)
             if self.target_pattern != Unstructured():
                 shape = (grid.groups,)
@@ -163,13 +170,13 @@ class HardConcrete(Aimed):
         if self.closed(state):
             return None
         dense = layer.buffers["dense"]
-        gates, _ = self._gates(state, layer, sampled=True)
+        gates = self._gates(state, layer, sampled=True)
         return (dense * _spread(layer, gates).to(dense.dtype)).masked_fill_(self._shut(layer, gates), 0)
 
     def unused(self, state: SparseState, layer: SparseLayer) -> Tensor:
         if self.closed(state):
             return layer.pruned
-        gates, _ = self._gates(state, layer, sampled=state.sampled)
+        gates = self._gates(state, layer, sampled=state.sampled)
         return self._shut(layer, gates)
 
     def before_step(self, state: SparseState) -> None:
@@ -180,9 +187,10 @@ class HardConcrete(Aimed):
         for layer in state.layers:
             log_alpha = layer.buffers["log_alpha"]
             open_ = torch.sigmoid(log_alpha - self.beta * math.log(-self.gamma / self.zeta))
-            gradient = (price * layer.size / log_alpha.numel()) * open_ * (1 - open_)
+            gradient = (price * layer.size / max(1, log_alpha.numel())) * open_ * (1 - open_)
             if layer.gradient is not None:
-                gates, slopes = self._gates(state, layer, sampled=state.sampled)
+                gates = self._gates(state, layer, sampled=state.sampled)
+                slopes = self._slopes(gates, sampled=state.sampled)
                 used = layer.gradient.masked_fill(self._shut(layer, gates), 0).to(log_alpha.dtype)
                 gradient = gradient + _pool(layer, used * layer.buffers["dense"] * _spread(layer, slopes))
                 layer.gradient = (used * _spread(layer, gates)).to(layer.gradient.dtype)
@@ -207,7 +215,9 @@ class HardConcrete(Aimed):
         if not self.closed(state):
             shift = self.beta * math.log(-self.gamma / self.zeta)
             expected = sum(
-                float(torch.sigmoid(layer.buffers["log_alpha"] - shift).mean()) * layer.size for layer in state.layers
+                float(torch.sigmoid(layer.buffers["log_alpha"] - shift).mean()) * layer.size
+                for layer in state.layers
+                if layer.size
             )
             shown["expected_sparsity"] = 1 - expected / state.size
         return shown

@@ -43,5 +43,6 @@ class KeepZeros(Method):
         if state.active == state.size:
             raise UsageError(
                 f"KeepZeros found no zeros to keep in the {len(state.layers)} targets, the first of which is "
-                f"{state.layers[0].name}; accepted is a model that was pruned before, or masks=."
+                f"{state.layers[0].name}; accepted is a model that was pruned before (a layer of nothing but zeros "
+                "tells no mask), or masks=."
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from isogrid.errors import UsageError
 from isogrid.names import unknown_name
-from isogrid.schedules import Schedule, parse_schedule
-from isogrid.scores import parse_score
+from isogrid.sparsify.options import option_value
 from isogrid.sparsify.state import SparseState
 
 Gradients = Literal["none", "active", "dense"]
@@ -38,9 +36,17 @@ class Method(ABC):
 
     All that changes during training lives in the ``SparseState`` that each hook receives, never in the method: one
     method object can serve many models, and a state can be saved and resumed.
+
+    Schedules and scores among the options may be given by name.
     """
 
     usage: ClassVar[Usage] = Usage.CLIMB
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            given = f"{type(self).__name__} got {field.name}={value!r}"
+            object.__setattr__(self, field.name, option_value(given, value, str(field.type)))
 
     @property
     def final_sparsity(self) -> float | None:
@@ -52,12 +58,26 @@ class Method(ABC):
         """Whether ``begin`` runs the model on data, which ``state.calibration`` must then hold."""
         return False
 
+    @classmethod
+    def has_sparsity(cls) -> bool:
+        """Whether a sparsity is among the options, so that the method can be aimed (`at`) and used by the main job."""
+        return any(field.name == "sparsity" for field in dataclasses.fields(cls))
+
     def at(self, sparsity: float) -> Self:
         """The same method aimed at another sparsity."""
-        if "sparsity" not in {field.name for field in dataclasses.fields(self)}:
-            raise UsageError(f"{type(self).__name__} cannot be aimed at a sparsity of {sparsity:g}.")
+        if not self.has_sparsity():
+            raise UsageError(
+                f"{type(self).__name__} cannot be aimed at a sparsity of {sparsity:g}, for it has none as an option; "
+                "accepted is a method that has, such as Gradual."
+            )
         changed: dict[str, Any] = {"sparsity": sparsity}
         return dataclasses.replace(self, **changed)
+
+    def check(self, state: SparseState) -> None:
+        """Raise what does not fit these layers or this optimiser.
+
+        Called before `begin`, and by the main job before anything is trained.
+        """
 
     def begin(self, state: SparseState) -> None:
         """Called once, before the first step; masks are all active or adopted."""
@@ -172,67 +192,14 @@ def parse_method(text: str, **options: Any) -> Method:
         for field in dataclasses.fields(value)
     }
     for option, value in options.items():
+        arrived = f"Option {option} of method {text!r} got {value!r}"
         if option in own:
-            chosen[option] = _parsed(text, option, value, str(own[option]))
+            chosen[option] = option_value(arrived, value, str(own[option]))
         elif option in inner:
             name, kind = inner[option]
-            chosen[name] = dataclasses.replace(chosen[name], **{option: _parsed(text, option, value, str(kind))})
-        else:
+            chosen[name] = dataclasses.replace(chosen[name], **{option: option_value(arrived, value, str(kind))})
+        elif own or inner:
             raise unknown_name(f"option of method {text!r}", option, sorted({*own, *inner}))
+        else:
+            raise UsageError(f"Method {text!r} got option {option!r}; it has no options.")
     return registered.cls(**chosen)
-
-
-_ADMITS: dict[str, set[type]] = {
-    "int": {int}, "float": {float, int}, "bool": {bool}, "str": {str}, "None": {type(None)},
-}  # fmt: skip
-"""The types that an annotation of a plain field admits."""
-
-
-def _parsed(method: str, option: str, value: Any, annotation: str) -> Any:
-    """An option's value as its field wants it: a schedule or score by name, a plain value of the annotated type."""
-    if isinstance(value, str) and annotation in ("Schedule", "Score"):
-        return parse_schedule(value) if annotation == "Schedule" else parse_score(value)
-    kinds = annotation.split(" | ")
-    if all(kind in _ADMITS for kind in kinds) and not any(type(value) in _ADMITS[kind] for kind in kinds):
-        raise UsageError(f"Option {option} of method {method!r} got {value!r}; accepted is {' or '.join(kinds)}.")
-    return value
-
-
-def check_sparsity(owner: str, sparsity: object) -> None:
-    """Raise ``UsageError`` unless ``sparsity`` is a number from 0 up to, but not including, 1."""
-    numeric = isinstance(sparsity, float | int) and not isinstance(sparsity, bool)
-    if not numeric or not (math.isfinite(sparsity) and 0 <= sparsity < 1):  # type: ignore[operator,arg-type]
-        raise UsageError(f"{owner} got sparsity={sparsity!r}; accepted is a number from 0 up to, not including, 1.")
-
-
-def check_fraction(owner: str, name: str, value: float) -> None:
-    """Raise ``UsageError`` unless ``value`` lies between 0 and 1."""
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise UsageError(f"{owner} got {name}={value!r}; accepted is a number from 0 to 1.")
-
-
-def check_interval(owner: str, delta_t: int | None) -> None:
-    """Refuse anything but a whole number of steps from 1 on, or None.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    if delta_t is not None and (isinstance(delta_t, bool) or not isinstance(delta_t, int) or delta_t < 1):
-        raise UsageError(f"{owner} got delta_t={delta_t!r}; accepted is a whole number of steps >= 1, or None.")
-
-
-def update_interval(delta_t: int | None, total_steps: int) -> int:
-    """Steps between two updates of the masks: as given, or a hundredth of the training."""
-    return max(1, total_steps // 100) if delta_t is None else delta_t
-
-
-def update_due(step: int, total_steps: int, delta_t: int | None, schedule: Schedule) -> bool:
-    """Whether the masks are updated after that step: at the interval while the ramp rises, and where it closes.
-
-    The first step at or behind the ramp's end always counts, so that the final sparsity is reached exactly, whatever
-    the interval.
-    """
-    closing = min(total_steps, math.ceil(schedule.end * total_steps))
-    if step == closing:
-        return True
-    return step < closing and step % update_interval(delta_t, total_steps) == 0

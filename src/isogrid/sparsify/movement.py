@@ -13,11 +13,12 @@ from isogrid.errors import UsageError
 from isogrid.schedules import Cubic, Schedule
 from isogrid.sparsify.aimed import Aimed
 from isogrid.sparsify.learner import Learner
-from isogrid.sparsify.method import Usage, check_interval, register_method, update_due, update_interval
+from isogrid.sparsify.method import Usage, register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.shadow import ShadowMethod, candidates
 from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.updates import check_interval, update_due, update_interval
 
 
 def _start(state: SparseState) -> None:
@@ -43,7 +44,7 @@ def _learn(state: SparseState, lr: float | None, pull: float = 0.0) -> None:
             continue
         if pull:
             share = torch.sigmoid(score)
-            gradient = gradient + (pull / (len(state.layers) * layer.size)) * share * (1 - share)
+            gradient = gradient + (pull / (len(state.layers) * max(1, layer.size))) * share * (1 - share)
         learner.step(layer, "score", gradient, lr=lr)
 
 
@@ -111,8 +112,9 @@ class Movement(ShadowMethod, Selecting):
         if not self._due(state):
             return
         state.check_finite()
-        initial = float(state.numbers["initial_sparsity"])
-        sparsity = self.schedule.value(state.progress, initial, max(initial, self.target_sparsity))
+        # Not more where more is pruned already: each layer gets its share of the target, and adopted zeros stay.
+        initial = min(float(state.numbers["initial_sparsity"]), self.target_sparsity)
+        sparsity = self.schedule.value(state.progress, initial, self.target_sparsity)
         scores = {layer.name: layer.to_array(layer.buffers["score"]) for layer in state.layers}
         state.set_masks(select(candidates(state), scores, sparsity, self.target_pattern, self.target_allocation))
 

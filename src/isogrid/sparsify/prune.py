@@ -14,7 +14,7 @@ from isogrid.errors import UsageError
 from isogrid.masks import count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.sparsify.calibrated.batchnorm import batch_norms, follow_batch_norm, measure_batch_norm
 from isogrid.sparsify.method import Method, Usage
-from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.sparsify.state import SparseState, dense_layers
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,11 @@ def prune(
     if batch_norm not in ("reestimate", "keep"):
         raise UsageError(f"prune() got batch_norm={batch_norm!r}; accepted are 'reestimate' and 'keep'.")
     found = find_targets(model, targets, ignore, embeddings=embeddings)
-    layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in found]
+    layers = dense_layers(found)
     plain = unwrap(model)
     state = SparseState(layers, total_steps=1, seed=seed, model=plain)
     state.calibration = calibration = None if data is None else Calibration(data, forward, loss)
+    method.check(state)
     state.set_masks(masks_of_zeros(found))
     if calibration is not None and batch_norm == "reestimate" and batch_norms(plain):
         # One list of batches: what is compared must be the same data, and a loader may shuffle.

@@ -68,8 +68,8 @@ class Regularized(Gradual):
     def _pull(self) -> Pull:
         return Pull.of(self.penalty, proximal=self.proximal)
 
-    def begin(self, state: SparseState) -> None:
-        super().begin(state)
+    def check(self, state: SparseState) -> None:
+        super().check(state)
         self._pull.check(state)
 
     def _pressure(self, state: SparseState) -> float:

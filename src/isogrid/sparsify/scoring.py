@@ -59,10 +59,9 @@ class Scoring(Selecting):
         """
         state.check_finite()
         assert self.rounds is not None
-        goal = max(self.target_sparsity, state.mask_sparsity)
-        density = 1 - state.mask_sparsity
+        # Not more where more is pruned already: what an allocation shares out is the target alone, and held zeros stay.
+        goal, density = self.target_sparsity, 1 - state.mask_sparsity
         for round_ in range(1, self.rounds + 1):
             left = density * ((1 - goal) / density) ** (round_ / self.rounds) if density else 0.0
             scores = score_layers(state, self.target_score, untrained=untrained)
-            sparsity = goal if round_ == self.rounds else min(goal, 1 - left)
-            self.keep_best(state, scores, max(sparsity, state.mask_sparsity))
+            self.keep_best(state, scores, goal if round_ == self.rounds else min(goal, 1 - left))

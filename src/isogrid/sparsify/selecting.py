@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from isogrid.allocation import Allocation, parse_allocation
-from isogrid.errors import UsageError
-from isogrid.patterns import Pattern, parse_pattern
-from isogrid.sparsify.method import Method, check_sparsity
+from isogrid.allocation import Allocation
+from isogrid.patterns import Pattern
+from isogrid.selection import resolve_aim
+from isogrid.sparsify.method import Method
 from isogrid.sparsify.selection import Scores, check_pattern, select
 from isogrid.sparsify.state import SparseState
 
@@ -32,26 +32,12 @@ class Selecting(Method):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        pattern = parse_pattern(self.pattern) if isinstance(self.pattern, str) else self.pattern
         chosen = self.default_allocation if self.allocation is None else self.allocation
-        allocation = parse_allocation(chosen) if isinstance(chosen, str) else chosen
-        if not isinstance(pattern, Pattern) or not isinstance(allocation, Allocation):
-            raise UsageError(
-                f"{owner} got pattern={pattern!r} and allocation={allocation!r}; accepted are a Pattern and an "
-                "Allocation, or their names."
-            )
+        sparsity, pattern, allocation = resolve_aim(owner, self.sparsity, self.pattern, chosen)
+        object.__setattr__(self, "sparsity", sparsity)
         object.__setattr__(self, "pattern", pattern)
         object.__setattr__(self, "allocation", allocation)
-        implied = pattern.implied_sparsity
-        sparsity = implied if self.sparsity is None else self.sparsity
-        if sparsity is None:
-            raise UsageError(
-                f"{owner} needs a sparsity, a number from 0 up to, not including, 1; the pattern implies none."
-            )
-        check_sparsity(owner, sparsity)
-        if implied is not None and sparsity > implied:
-            raise UsageError(f"{owner} got sparsity={sparsity:g}, and pattern {pattern} allows {implied:g} at most.")
-        object.__setattr__(self, "sparsity", float(sparsity))
+        super().__post_init__()
 
     @property
     def target_sparsity(self) -> float:
@@ -71,8 +57,10 @@ class Selecting(Method):
         assert isinstance(self.allocation, Allocation)
         return self.allocation
 
-    def begin(self, state: SparseState) -> None:
+    def check(self, state: SparseState) -> None:
         check_pattern(state, self.target_pattern)
+
+    def begin(self, state: SparseState) -> None:
         state.numbers["initial_sparsity"] = state.mask_sparsity
 
     def keep_best(self, state: SparseState, scores: Scores, sparsity: float) -> None:

@@ -1,4 +1,4 @@
-"""From scores to masks: the one way in which every method turns what it prefers into what it keeps."""
+"""From scores to masks, for the layers of a training: `isogrid.selection` on tensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from isogrid.allocation import Allocation, Layer
+from isogrid.allocation import Allocation
 from isogrid.errors import PatternError
-from isogrid.patterns import Pattern, active_count
+from isogrid.patterns import Pattern
 from isogrid.scores import Score, Statistics
+from isogrid.selection import select as select_arrays
 from isogrid.sparsify.state import SparseLayer, SparseState
 
 Scores = Mapping[str, npt.NDArray[Any]]
@@ -56,37 +57,7 @@ def step_statistics(layer: SparseLayer) -> dict[str, npt.NDArray[Any]]:
 def select(
     state: SparseState, scores: Scores, sparsity: float, pattern: Pattern, allocation: Allocation
 ) -> dict[str, Tensor]:
-    """Masks that keep the highest scores at that sparsity, shared out over the layers by ``allocation``.
-
-    What is pruned stays pruned.  A pattern that implies its sparsity (N:M) takes every layer to the same one, and to no
-    more than it implies.
-
-    A layer may lose its last weight, for scores are compared as they are.  Masks hold such a layer at zero; a file of
-    the zeros does not, for an all-zero layer read back is not a mask.  Allocations that keep something of each layer
-    are uniform, erk and lamp, as long as there is a weight for each.
-    """
+    """Masks that keep the highest scores at that sparsity, see `isogrid.selection.select`."""
     held = {layer.name: layer.to_array(layer.mask) for layer in state.layers}
-    ranked = {name: _pruned_last(np.asarray(scores[name]), mask, pattern) for name, mask in held.items()}
-    if pattern.implied_sparsity is not None:
-        sparsity = min(sparsity, pattern.implied_sparsity)
-        active = {layer.name: active_count(layer.size, sparsity) for layer in state.layers}
-    else:
-        layers = [
-            Layer(layer.name, layer.target.shape, ranked[layer.name] if allocation.needs_scores else None)
-            for layer in state.layers
-        ]
-        active = allocation.allocate(layers, sparsity, pattern)
-    return {
-        layer.name: layer.from_array(pattern.mask(ranked[layer.name], active[layer.name]) & held[layer.name])
-        for layer in state.layers
-    }
-
-
-def _pruned_last(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], pattern: Pattern) -> npt.NDArray[Any]:
-    """`values` with pruned weights counting for nothing, and groups of which all is pruned below all others."""
-    if values.size == 0 or mask.all():
-        return values
-    counted = np.where(mask, values, np.zeros((), dtype=values.dtype))
-    gone = ~pattern.spread(np.asarray(pattern.fold(mask).any(axis=2)), mask.shape)
-    lowest = float(counted.min())
-    return np.where(gone, np.asarray(lowest - 1 - abs(lowest), dtype=values.dtype), counted)
+    masks = select_arrays(held, scores, sparsity, pattern, allocation)
+    return {layer.name: layer.from_array(masks[layer.name]) for layer in state.layers}

@@ -49,6 +49,11 @@ class ShadowMethod(Method):
         """Where the gradient by the effective weights is of no use, as a mask; None: nowhere."""
         return layer.pruned
 
+    def trained_share(self, state: SparseState, layer: SparseLayer) -> float:
+        """The share of a layer's weights whose gradient is needed at this step, for counts of what training costs."""
+        unused = self.unused(state, layer)
+        return 1.0 if unused is None or not layer.size else 1 - int(torch.count_nonzero(unused)) / layer.size
+
     def moving(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
         """Where the optimiser may move the dense weights, as a mask; None: everywhere."""
         return None

@@ -23,7 +23,7 @@ from isogrid.sparsify.ranks import Ranks
 from isogrid.sparsify.regularized import Regularized
 from isogrid.sparsify.saving import from_saved, to_saved
 from isogrid.sparsify.shadow import Shadow, ShadowMethod
-from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.sparsify.state import SparseLayer, SparseState, dense_layers
 
 
 class Sparsifier:
@@ -104,8 +104,7 @@ class Sparsifier:
         self._pull = self._checked_pull(penalty)
         self._scaler = scaler
         found = find_targets(self._model, targets, ignore, embeddings=embeddings)
-        layers = [SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)) for target in found]
-        self.state = SparseState(layers, total_steps, seed, model=self._model)
+        self.state = SparseState(dense_layers(found), total_steps, seed, model=self._model)
         self.state.calibration = None if data is None else Calibration(data, forward, loss)
         self._penalised = False
         self._finished = False
@@ -115,6 +114,7 @@ class Sparsifier:
         self._hooks = Hooks(self.state, self._new_gate, self._before_step, self._after_step)
         self._hooks.attach(optimizer)
         try:
+            self.method.check(self.state)
             if self._pull is not None:
                 self._pull.check(self.state)
             if adopt or masks is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.calibration import Calibration
-from isogrid.errors import TargetError, TrainingError
+from isogrid.errors import TargetError, TrainingError, UnsupportedError
 from isogrid.masks import Target
+from isogrid.selection import generator
 
 Scalar = float | int | bool
 
@@ -74,6 +74,23 @@ class SparseLayer:
         return self.target.canonical(tensor).contiguous().to(self.mask.device)
 
 
+def dense_layers(targets: Iterable[Target]) -> list[SparseLayer]:
+    """The layers of `targets` with all weights active.
+
+    Raises:
+        UnsupportedError: a weight is on the ``meta`` device, where it has a shape and no values.
+    """
+    layers = []
+    for target in targets:
+        if target.parameter.is_meta:
+            raise UnsupportedError(
+                f"{target.name} is on the meta device and has no values; load or initialise the model first "
+                "(model.to_empty(device=...), then its weights)."
+            )
+        layers.append(SparseLayer(target, torch.ones_like(target.parameter, dtype=torch.bool)))
+    return layers
+
+
 @dataclass(eq=False)
 class SparseState:
     """The layers, the clock and the method's own numbers.  Everything here is saved and resumed."""
@@ -123,12 +140,8 @@ class SparseState:
         return 1 - nonzeros / self.size
 
     def rng(self, purpose: str, layer: SparseLayer | None = None) -> np.random.Generator:
-        """A generator that depends on nothing but the seed, the step, the purpose and the layer's name.
-
-        It has no state of its own, so there is none to save, and every rank draws the same numbers.
-        """
-        key = zlib.crc32(f"{purpose}/{layer.name if layer else ''}".encode())
-        return np.random.default_rng([self.seed, self.step, key])
+        """A generator that depends on nothing but the seed, the step, the purpose and the layer's name."""
+        return generator(self.seed, self.step, purpose, layer.name if layer else "")
 
     def fit_masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`masks` on the layers' devices.

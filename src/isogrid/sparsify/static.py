@@ -57,6 +57,11 @@ class Static(Scoring):
     default_score: ClassVar[str] = "random"
 
     def __post_init__(self) -> None:
+        if self.masks is not None and not _are_masks(self.masks):
+            raise UsageError(
+                f"Static got masks={self.masks!r}; accepted is a mapping from parameter names to boolean tensors, or "
+                "None."
+            )
         if self.masks is not None and self.sparsity is None:
             size = sum(mask.numel() for mask in self.masks.values())
             active = sum(int(torch.count_nonzero(mask)) for mask in self.masks.values())
@@ -67,6 +72,12 @@ class Static(Scoring):
         if self.allocation is None and at_random:
             object.__setattr__(self, "allocation", "erk")
         super().__post_init__()
+
+    def check(self, state: SparseState) -> None:
+        if self.masks is None:
+            super().check(state)
+        else:
+            state.fit_masks(self.masks)
 
     def begin(self, state: SparseState) -> None:
         if self.masks is not None:
@@ -84,3 +95,7 @@ class Static(Scoring):
                 LayerCollapseWarning,
                 stacklevel=2,
             )
+
+
+def _are_masks(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(mask, Tensor) for mask in value.values())

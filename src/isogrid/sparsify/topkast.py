@@ -9,19 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from isogrid.checks import check_fraction, check_sparsity
 from isogrid.errors import UsageError
-from isogrid.sparsify.method import (
-    Usage,
-    check_fraction,
-    check_interval,
-    check_sparsity,
-    register_method,
-    update_interval,
-)
+from isogrid.sparsify.method import Usage, register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.shadow import ShadowMethod, candidates
 from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.updates import check_interval, update_interval
 
 
 @register_method("topkast")
@@ -121,10 +116,10 @@ class TopKAST(ShadowMethod, Selecting):
         scores = {layer.name: abs(layer.to_array(layer.buffers["dense"])) for layer in state.layers}
         free = candidates(state)
         pattern, allocation = self.target_pattern, self.target_allocation
-        used = select(free, scores, max(self.target_sparsity, free.mask_sparsity), pattern, allocation)
+        used = select(free, scores, self.target_sparsity, pattern, allocation)
         trained = used
         if self.explores(state):
-            wider = select(free, scores, max(self.trained_sparsity, free.mask_sparsity), pattern, allocation)
+            wider = select(free, scores, self.trained_sparsity, pattern, allocation)
             trained = {name: wider[name] | mask for name, mask in used.items()}
         for layer in state.layers:
             layer.buffers["trained"] = trained[layer.name].clone()

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogrid.checks import check_fraction
 from isogrid.errors import PatternError, TrainingError, UsageError
 from isogrid.patterns import Unstructured, active_count
 from isogrid.schedules import Cubic, Schedule
-from isogrid.sparsify.method import Gradients, check_fraction, check_interval, register_method, update_due
+from isogrid.sparsify.method import Gradients, register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.updates import check_interval, update_due
 
 
 @register_method("trigger")
@@ -84,8 +86,8 @@ class Trigger(Selecting):
                 "for single weights come back."
             )
 
-    def begin(self, state: SparseState) -> None:
-        super().begin(state)
+    def check(self, state: SparseState) -> None:
+        super().check(state)
         for layer in state.layers:
             if self.target_pattern.grid(layer.target.shape).partitions > 1:
                 raise PatternError(
@@ -208,8 +210,8 @@ class Trigger(Selecting):
 
 
 def _judged(state: SparseState) -> list[SparseLayer]:
-    """The layers of which a gradient has been seen."""
-    return [layer for layer in state.layers if "average" in layer.buffers]
+    """The layers that have weights, and of which a gradient has been seen."""
+    return [layer for layer in state.layers if layer.size and "average" in layer.buffers]
 
 
 def _mean(values: Tensor) -> float:

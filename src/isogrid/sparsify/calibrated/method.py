@@ -85,10 +85,19 @@ class Calibrated(Selecting):
     def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """The pruned weight and its mask, both of the shape of ``problem.weight``."""
 
+    def check(self, state: SparseState) -> None:
+        super().check(state)
+        if refused := [layer for layer in state.layers if layer.target.kind in _REFUSED]:
+            kinds = " and ".join(sorted({layer.target.kind for layer in refused}))
+            raise UnsupportedError(
+                f"{type(self).__name__} got {kinds} weights, {', '.join(layer.name for layer in refused)}; accepted "
+                "are weights of linear layers, convolutions and attention, so leave these out with ignore= and prune "
+                "them with OneShot."
+            )
+
     def begin(self, state: SparseState) -> None:
         super().begin(state)
         state.check_finite()
-        self._refuse(state.layers)
         model, calibration = state.model, state.calibration
         assert model is not None
         assert calibration is not None
@@ -99,15 +108,6 @@ class Calibrated(Selecting):
             pruned = [layer for layer in state.layers if keep[layer.name] < layer.size]
             Walk(trace, pruned, functools.partial(self._visit, keep), diagonal=self.diagonal).through(runs)
         state.set_masks({layer.name: layer.mask for layer in state.layers})
-
-    def _refuse(self, layers: Sequence[SparseLayer]) -> None:
-        if refused := [layer for layer in layers if layer.target.kind in _REFUSED]:
-            kinds = " and ".join(sorted({layer.target.kind for layer in refused}))
-            raise UnsupportedError(
-                f"{type(self).__name__} got {kinds} weights, {', '.join(layer.name for layer in refused)}; accepted "
-                "are weights of linear layers, convolutions and attention, so leave these out with ignore= and prune "
-                "them with OneShot."
-            )
 
     @property
     def _ranks(self) -> bool:

@@ -15,7 +15,7 @@ from conformance.outsiders import HalvesOfRows
 from conformance.values import seeded
 from isogrid.errors import PatternError
 from isogrid.patterns import Block, Channel, FanIn, NofM, Pattern, Row, Unstructured
-from isogrid.sparsify.regrow import drop_and_grow
+from isogrid.regrow import drop_and_grow
 
 PATTERNS = [Unstructured(), FanIn(), Row(), Channel(), NofM(2, 4), Block(2, 2), HalvesOfRows()]
 SHAPE = (6, 8)

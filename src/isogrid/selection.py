@@ -1,0 +1,103 @@
+"""From scores to masks: the one way in which every method turns what it prefers into what it keeps."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isogrid.allocation import Allocation, Layer, parse_allocation
+from isogrid.checks import check_sparsity
+from isogrid.errors import UsageError
+from isogrid.patterns import Pattern, active_count, parse_pattern
+
+
+def resolve_aim(
+    owner: str, sparsity: float | None, pattern: Pattern | str, allocation: Allocation | str
+) -> tuple[float, Pattern, Allocation]:
+    """What a method aims at, with names looked up and a sparsity that the pattern implies filled in.
+
+    Raises:
+        UsageError: an unknown name, a sparsity out of range, none at all, or one beyond what the pattern allows.
+
+    >>> resolve_aim("Gradual", None, "2:4", "global")
+    (0.5, NofM(keep=2, of=4), Global())
+    """
+    pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+    allocation = parse_allocation(allocation) if isinstance(allocation, str) else allocation
+    if not isinstance(pattern, Pattern) or not isinstance(allocation, Allocation):
+        raise UsageError(
+            f"{owner} got pattern={pattern!r} and allocation={allocation!r}; accepted are a Pattern and an "
+            "Allocation, or their names."
+        )
+    implied = pattern.implied_sparsity
+    sparsity = implied if sparsity is None else sparsity
+    if sparsity is None:
+        raise UsageError(
+            f"{owner} needs a sparsity, a number from 0 up to, not including, 1; the pattern implies none."
+        )
+    check_sparsity(owner, sparsity)
+    if implied is not None and sparsity > implied:
+        raise UsageError(f"{owner} got sparsity={sparsity:g}, and pattern {pattern} allows {implied:g} at most.")
+    return float(sparsity), pattern, allocation
+
+
+def generator(seed: int, step: int, purpose: str, name: str = "") -> np.random.Generator:
+    """Random numbers that depend on nothing but the seed, the step, the purpose and a layer's name.
+
+    There is no state to save, and every rank draws the same numbers.
+    """
+    return np.random.default_rng([seed, step, zlib.crc32(f"{purpose}/{name}".encode())])
+
+
+def select(
+    held: Mapping[str, NDArray[np.bool_]],
+    scores: Mapping[str, NDArray[Any]],
+    sparsity: float,
+    pattern: Pattern,
+    allocation: Allocation,
+) -> dict[str, NDArray[np.bool_]]:
+    """Masks that keep the highest scores at that sparsity, shared out over the layers by ``allocation``.
+
+    What is pruned stays pruned.  A pattern that implies its sparsity (N:M) takes every layer to the same one, and to no
+    more than it implies.
+
+    A layer may lose its last weight, for scores are compared as they are.  Masks hold such a layer at zero; a file of
+    the zeros does not, for an all-zero layer read back is not a mask.  Allocations that keep something of each layer
+    are uniform, erk and lamp, as long as there is a weight for each.
+
+    Args:
+        held: the masks so far (True = active), by name, in canonical view and in the layers' order.
+        scores: one number a weight, in the same view; higher is kept.
+        sparsity: of all layers together.
+        pattern, allocation: the shape of the zeros, and how they are shared out.
+
+    >>> from isogrid.allocation import Global
+    >>> from isogrid.patterns import Unstructured
+    >>> masks = select({"w": np.ones((1, 4), bool)}, {"w": np.array([[3.0, 1, 2, 4]])}, 0.5, Unstructured(), Global())
+    >>> masks["w"]
+    array([[ True, False, False,  True]])
+    """
+    ranked = {name: _pruned_last(np.asarray(scores[name]), mask, pattern) for name, mask in held.items()}
+    if pattern.implied_sparsity is not None:
+        sparsity = min(sparsity, pattern.implied_sparsity)
+        active = {name: active_count(mask.size, sparsity) for name, mask in held.items()}
+    else:
+        layers = [
+            Layer(name, mask.shape, ranked[name] if allocation.needs_scores else None) for name, mask in held.items()
+        ]
+        active = allocation.allocate(layers, sparsity, pattern)
+    return {name: pattern.mask(ranked[name], active[name]) & mask for name, mask in held.items()}
+
+
+def _pruned_last(values: NDArray[Any], mask: NDArray[np.bool_], pattern: Pattern) -> NDArray[Any]:
+    """`values` with pruned weights counting for nothing, and groups of which all is pruned below all others."""
+    if values.size == 0 or mask.all():
+        return values
+    counted = np.where(mask, values, np.zeros((), dtype=values.dtype))
+    gone = ~pattern.spread(np.asarray(pattern.fold(mask).any(axis=2)), mask.shape)
+    lowest = float(counted.min())
+    return np.where(gone, np.asarray(lowest - 1 - abs(lowest), dtype=values.dtype), counted)

@@ -1,0 +1,59 @@
+"""What options of methods accept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isogrid.errors import UsageError
+from isogrid.schedules import Cosine, Cubic
+from isogrid.scores import SNIP, Magnitude
+from isogrid.sparsify import ACDC, IMP, Gradual, RigL, Static, TopKAST
+from isogrid.sparsify.options import option_value
+
+
+def test_schedules_and_scores_may_be_given_by_name() -> None:
+    method = Gradual(sparsity=0.5, schedule="cubic:0.1..0.5", score="snip")  # type: ignore[arg-type]
+    assert method == Gradual(sparsity=0.5, schedule=Cubic(0.1, 0.5), score=SNIP())
+    assert RigL(sparsity=0.5, schedule="cosine").schedule == Cosine()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        (RigL, {"schedule": 3}, "RigL got schedule=3; accepted is a Schedule, or the name of one"),
+        (RigL, {"schedule": None}, "RigL got schedule=None"),
+        (RigL, {"schedule": "qubic"}, "Unknown schedule 'qubic'"),
+        (RigL, {"schedule": Magnitude()}, "accepted is a Schedule"),
+        (Gradual, {"score": Cubic()}, "accepted is a Score"),
+        (RigL, {"drop_fraction": "x"}, "RigL got drop_fraction='x'; accepted is float"),
+        (RigL, {"drop_fraction": None}, "accepted is float"),
+        (IMP, {"rewind_to": "x"}, "IMP got rewind_to='x'"),
+        (TopKAST, {"lam": "x"}, "TopKAST got lam='x'"),
+        (ACDC, {"reset_momentum": "no"}, "ACDC got reset_momentum='no'; accepted is bool"),
+        (Static, {"masks": 3}, "Static got masks=3; accepted is a mapping"),
+        (Static, {"masks": {"a": 1}}, "accepted is a mapping from parameter names to boolean tensors"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_where_it_is_given(kind: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        kind(sparsity=0.5, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fits"),
+    [
+        (1, "int", True), (np.int64(1), "int", True), (1.0, "int", False), (True, "int", False),
+        (1, "float", True), (np.float32(1), "float", True), (False, "float", False), (None, "float | None", True),
+        (True, "bool", True), (1, "bool", False), ("a", "str", True), (None, "str", False),
+        ("a", "Mapping | None", True),
+    ],
+)  # fmt: skip
+def test_plain_values_have_the_annotated_type(value: Any, annotation: str, fits: bool) -> None:
+    if fits:
+        assert option_value("it", value, annotation) is value
+    else:
+        with pytest.raises(UsageError, match="it; accepted is"):
+            option_value("it", value, annotation)
