@@ -1,0 +1,83 @@
+"""Gradual magnitude pruning in Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from isogrid.errors import UnsupportedError
+from isogrid.integrations.keras.methods.base import Aimed, Gradients, score_layer
+from isogrid.integrations.keras.state import SparseLayer, SparseState
+from isogrid.schedules import Cubic, Schedule
+from isogrid.scores import Magnitude, Score
+from isogrid.updates import check_interval, closing_step, update_due
+
+_OF_A_STEP = frozenset({"gradient", "squared_gradient"})
+
+
+@dataclass(frozen=True)
+class Gradual(Aimed):
+    """Gradual magnitude pruning: sparsity rises along a cubic ramp, and what is pruned stays pruned.
+
+    As `isogrid.Gradual`: at step t the sparsity is ``s_f + (s_i - s_f) (1 - t/T)^3`` (Zhu and Gupta 2017,
+    arXiv:1710.01878, eq. 1), reached by zeroing the active weights of smallest magnitude every `delta_t` steps (a
+    hundredth of the training by default).  The ramp ends at three quarters of the training.
+
+    Attributes:
+        schedule: the ramp, in fractions of the training.
+        score: what ranks the weights: `Magnitude`, `Random`, or one by the gradient of the last step (`Gradient`,
+            `SNIP`, `Taylor`, `Movement`), which ranks the weights behind that step.
+        delta_t: steps between two prunings.
+
+    Raises:
+        UsageError: an option out of range.
+        UnsupportedError: a score that looks at data.
+
+    >>> Gradual(sparsity=0.9).schedule
+    Cubic(begin=0.0, end=0.75)
+    >>> Gradual(pattern="2:4").sparsity
+    0.5
+    """
+
+    schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))
+    score: Score = field(default_factory=Magnitude)
+    delta_t: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interval(type(self).__name__, self.delta_t)
+        if self.score.needs - _OF_A_STEP:
+            raise UnsupportedError(
+                f"Gradual got score={self.score}, which looks at more than a training step has; accepted with Keras "
+                "are magnitude, random, gradient, snip, taylor and movement."
+            )
+
+    @property
+    def gradients(self) -> Gradients:
+        return "active" if self.score.needs else "none"
+
+    def memories(self) -> Mapping[str, str]:
+        return {"gradient": "weight", "seen": "scalar"} if self.score.needs else {}
+
+    def remember(self, memory: Mapping[str, Any], gradient: Any, step: Any, total_steps: int) -> Mapping[str, Any]:
+        return {"gradient": gradient}
+
+    def due(self, state: SparseState, step: int) -> bool:
+        return update_due(step, state.total_steps, self.delta_t, self.schedule)
+
+    def update(self, state: SparseState) -> None:
+        state.check_finite()
+        scores = {layer.name: score_layer(state, layer, self.score, **self._known(layer)) for layer in state.layers}
+        self.keep_best(state, scores, self.schedule.value(state.progress, *self.goal(state)))
+
+    def _known(self, layer: SparseLayer) -> dict[str, Any]:
+        if not self.score.needs:
+            return {}
+        gradient = layer.remembered("gradient")
+        return {"gradient": gradient, "squared_gradient": np.square(gradient)}
+
+    def arrived(self, state: SparseState) -> bool:
+        return state.step >= closing_step(state.total_steps, self.schedule)

@@ -1,0 +1,50 @@
+"""How far one step of a Keras optimiser moves a weight for each unit of gradient: the proximal step's step size.
+
+As in `isogrid.sparsify.step_size`: momentum, whose steps add up to ``1 / (1 - momentum)`` gradients, counts, and
+adaptive optimisers have a step size for each weight (Yun, Lozano and Yang 2021, arXiv:2102.10828).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from isogrid.errors import UnsupportedError
+
+_ACCEPTED = "SGD, Adam, AdamW, RMSprop and Adagrad"
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise ``UnsupportedError`` for an optimiser whose step size is not known."""
+    known = (keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.RMSprop, keras.optimizers.Adagrad)
+    if not isinstance(optimizer, known):
+        raise UnsupportedError(
+            f"Aware's proximal step does not know the step size of {type(optimizer).__name__}; accepted are "
+            f"{_ACCEPTED}."
+        )
+
+
+def step_size(optimizer: Any, variable: Any, rate: Any, taken: Any) -> Any:
+    """The step size of the step that `optimizer` just took: a scalar, or an array of the variable's shape.
+
+    Args:
+        optimizer: one that `check_optimizer` accepts.
+        variable: the weight that moved.
+        rate: the learning rate of the step, float32.
+        taken: the number of steps taken, with this one, float32.
+    """
+    index = optimizer._get_variable_index(variable)
+    if isinstance(optimizer, keras.optimizers.SGD):
+        return rate / (1 - optimizer.momentum)
+    if isinstance(optimizer, keras.optimizers.Adam):
+        squares = optimizer._velocity_hats[index] if optimizer.amsgrad else optimizer._velocities[index]
+        correction = 1 - ops.power(ops.cast(optimizer.beta_2, "float32"), taken)
+        return rate / (ops.sqrt(squares / correction) + optimizer.epsilon)
+    if isinstance(optimizer, keras.optimizers.RMSprop):
+        squares = optimizer._velocities[index]
+        if optimizer.centered:
+            squares = ops.maximum(squares - ops.square(optimizer._average_gradients[index]), 0)
+        return rate / (1 - optimizer.momentum) / ops.sqrt(squares + optimizer.epsilon)
+    return rate / ops.sqrt(optimizer._accumulators[index] + optimizer.epsilon)
