@@ -7,6 +7,7 @@ FOLDER/whole holds the run that nobody disturbed, FOLDER/KIND/NUMBER the others.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -128,6 +129,9 @@ def run(folder: Path, kind: str | None, kill_at: int | None = None) -> tuple[int
 
 def warm_up() -> None:
     """Load here, once, what every child needs for its export; nothing of it starts a thread."""
+    with contextlib.suppress(ImportError):
+        # Where it is installed, writing an ONNX file shows a progress bar, which a thread would watch.
+        importlib.import_module("tqdm").tqdm.monitor_interval = 0
     # Not when this file is imported, which collecting doctests does.
     isogrid.frontier.writing.write_packed = copied
     isogrid.frontier.writing.measure_speed = lambda *_: None  # writes nothing, and takes its time

@@ -57,3 +57,11 @@ def test_plain_values_have_the_annotated_type(value: Any, annotation: str, fits:
     else:
         with pytest.raises(UsageError, match="it; accepted is"):
             option_value("it", value, annotation)
+
+
+def test_a_method_judges_its_numbers_itself() -> None:
+    assert option_value("it", 1.5, "int | None", exact=False) == 1.5
+    with pytest.raises(UsageError, match="accepted is int"):
+        option_value("it", "1", "int | None", exact=False)
+    with pytest.raises(UsageError, match="accepted is a whole number of steps >= 1, or None"):
+        RigL(sparsity=0.5, delta_t=True)

@@ -46,6 +46,7 @@ def sensitivity(
     from isogrid.sparsify.sensitivity import sensitivity as analyse
     from isogrid.tasks import load_task
 
+    floor = None if max_drop is None else floors.max_drop(max_drop)
     loaded = load_task(task)
     chosen = method_of(method, option or [])
     torch.manual_seed(seed)
@@ -58,7 +59,6 @@ def sensitivity(
             data=calibration_batches(loaded, seed) if chosen.needs_data else None,
             forward=loaded.forward, loss=loaded.loss, on_layer=lambda name: status.update(f"pruning {name}"), seed=seed,
         )  # fmt: skip
-    floor = None if max_drop is None else floors.max_drop(max_drop)
     bears = None
     if floor is not None:
         limit = floor.limit(loaded.metric, found.baseline)

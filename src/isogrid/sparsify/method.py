@@ -46,7 +46,7 @@ class Method(ABC):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             given = f"{type(self).__name__} got {field.name}={value!r}"
-            object.__setattr__(self, field.name, option_value(given, value, str(field.type)))
+            object.__setattr__(self, field.name, option_value(given, value, str(field.type), exact=False))
 
     @property
     def final_sparsity(self) -> float | None:

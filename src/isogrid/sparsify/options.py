@@ -18,13 +18,14 @@ _NAMED: dict[str, tuple[type, Callable[[str], Any]]] = {
 }  # fmt: skip
 
 
-def option_value(given: str, value: Any, annotation: str) -> Any:
+def option_value(given: str, value: Any, annotation: str, *, exact: bool = True) -> Any:
     """`value` as its field wants it: a schedule or a score also by name, a plain value of the annotated type.
 
     Args:
         given: what arrived, as the error says it.
         value: of the option.
         annotation: of the field; one that is neither plain nor a schedule or score admits everything.
+        exact: whether the kind of number counts; else a field of numbers takes every number, for the method to judge.
 
     Raises:
         UsageError: it is of another type, or an unknown name.
@@ -42,7 +43,8 @@ def option_value(given: str, value: Any, annotation: str) -> Any:
         if not isinstance(value, kind):
             raise UsageError(f"{given}; accepted is a {annotation}, or the name of one.")
     kinds = annotation.split(" | ")
-    if all(kind in _PLAIN for kind in kinds) and not any(_is(value, kind) for kind in kinds):
+    judged_elsewhere = not exact and isinstance(value, numbers.Real) and {"int", "float"} & {*kinds}
+    if all(kind in _PLAIN for kind in kinds) and not judged_elsewhere and not any(_is(value, kind) for kind in kinds):
         raise UsageError(f"{given}; accepted is {' or '.join(kinds)}.")
     return value
 
