@@ -201,6 +201,8 @@ def test_sensitivity_shows_which_layers_bear_pruning(run: Run, whole: Path, tmp_
     assert "is not pretrained; give --model" in error_of(run("sensitivity", TINY), 2)
     assert "missing; accepted for --model" in error_of(run("sensitivity", TINY, "--model", tmp_path), 2)
     assert "are rising" in error_of(run("sensitivity", TINY, "--model", whole, "--at", "0.9,0.5"), 2)
+    # Before the model is looked for, let alone measured.
+    assert "'much' is not understood" in error_of(run("sensitivity", TINY, "--max-drop", "much"), 2)
 
 
 def test_report_shows_a_finished_run_and_writes_its_page(run: Run, whole: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,3 +144,37 @@ def test_the_model_itself_is_no_teacher_and_a_distiller_is_not_copied() -> None:
         Distiller(model, model)
     with pytest.raises(UnsupportedError, match="cannot be copied"):
         pickle.dumps(Distiller(model))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"weight": "x"}, "weight='x'; accepted is a number from 0 to 1"),
+        ({"weight": True}, "weight=True"),
+        ({"temperature": None}, "temperature=None"),
+        ({"feature_weight": "x"}, "feature_weight='x'"),
+        ({"teacher": 3}, "teacher=3; accepted is a module"),
+    ],
+)
+def test_values_of_another_type_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Distiller(nn.Linear(4, 3), **options)
+
+
+@pytest.mark.parametrize("measure", ["kl", "mse"])
+@pytest.mark.parametrize("outputs", [1, 5])
+def test_a_teacher_whose_answers_have_another_shape_is_refused(measure: Any, outputs: int) -> None:
+    x = torch.ones(2, 4)
+    model = nn.Linear(4, 3)
+    with (
+        Distiller(model, nn.Linear(4, outputs), measure=measure) as distiller,
+        pytest.raises(UsageError, match=rf"shape \(2, 3\) and the teacher's \(2, {outputs}\)"),
+    ):
+        distiller(torch.zeros(()), model(x), x)
+
+
+def test_one_module_may_be_named_alone() -> None:
+    model = nn.Sequential(OrderedDict(first=nn.Linear(4, 8), last=nn.Linear(8, 3)))
+    x = torch.ones(2, 4)
+    with Distiller(model, features="first", example=x) as distiller:
+        assert float(distiller(torch.zeros(()), model(x), x).detach()) == pytest.approx(0.0, abs=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn
@@ -48,7 +49,8 @@ class Distiller:
         weight: of the teacher's answers, 0 to 1.
         temperature: of the softmax, > 0.
         measure: ``"kl"`` for classifiers, ``"mse"`` for answers that are no logits.
-        features: names of modules whose outputs are compared, or a mapping from the student's to the teacher's names.
+        features: names of modules (or one) whose outputs are compared, or a mapping from the student's to the
+            teacher's names.
         feature_weight: of each pair.
         example: inputs, needed where features are compared: the shapes must be known before training starts.
 
@@ -74,23 +76,26 @@ class Distiller:
         weight: float = 0.5,
         temperature: float = 3.0,
         measure: Measure = "kl",
-        features: Sequence[str] | Mapping[str, str] = (),
+        features: str | Sequence[str] | Mapping[str, str] = (),
         feature_weight: float = 1.0,
         example: Tensor | tuple[Any, ...] | None = None,
     ) -> None:
-        if not (math.isfinite(weight) and 0 <= weight <= 1):
+        if not (_is_number(weight) and 0 <= weight <= 1):
             raise UsageError(f"Distiller got weight={weight!r}; accepted is a number from 0 to 1.")
-        if not (math.isfinite(temperature) and temperature > 0):
+        if not (_is_number(temperature) and temperature > 0):
             raise UsageError(f"Distiller got temperature={temperature!r}; accepted is a finite number > 0.")
-        if not (math.isfinite(feature_weight) and feature_weight >= 0):
+        if not (_is_number(feature_weight) and feature_weight >= 0):
             raise UsageError(f"Distiller got feature_weight={feature_weight!r}; accepted is a finite number >= 0.")
         if measure not in ("kl", "mse"):
             raise unknown_name("measure of distillation", str(measure), ["kl", "mse"])
+        if teacher is not None and not isinstance(teacher, nn.Module):
+            raise UsageError(f"Distiller got teacher={teacher!r}; accepted is a module, or None for a copy.")
         if teacher is not None and unwrap(teacher) is unwrap(model):
             raise UsageError("Distiller got the model as its own teacher; leave teacher out, and a copy is made.")
         self.teacher = (copy.deepcopy(unwrap(model)) if teacher is None else teacher).eval()
         self.weight, self.temperature, self.measure = weight, temperature, measure
         self.feature_weight = feature_weight
+        features = [features] if isinstance(features, str) else features
         self._pairs = dict(features) if isinstance(features, Mapping) else {name: name for name in features}
         self._student = _Watched(unwrap(model), list(self._pairs), "student")
         try:
@@ -114,11 +119,17 @@ class Distiller:
         """The loss with the teacher's part, for an `answer` that the student just gave to these inputs.
 
         Raises:
-            UsageError: the answer holds no logits, or the features of the answer were not seen.
+            UsageError: the answer holds no logits or has another shape than the teacher's, or the features of the
+                answer were not seen.
         """
         with torch.no_grad():
             wanted = self.teacher(*inputs, **named)
         student, teacher = _logits(answer), _logits(wanted)
+        if student.shape != teacher.shape:  # which would be stretched to one another without a word
+            raise UsageError(
+                f"The student's answer has shape {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
+                "accepted are answers of one shape to the same inputs."
+            )
         if self.measure == "kl":
             soft = distillation_loss(student, teacher, self.temperature)
         else:
@@ -232,6 +243,10 @@ def _logits(answer: Any) -> Tensor:
             "Hugging Face model's."
         )
     return found
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def _channel_axis(features: Tensor) -> int:

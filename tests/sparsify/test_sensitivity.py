@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from isogrid.errors import UsageError
+from isogrid.errors import PatternError, UsageError
 from isogrid.metrics import Metric
 from isogrid.report.html import write_sensitivity
 from isogrid.report.terminal import render_sensitivity
@@ -120,3 +121,20 @@ def test_it_is_shown_in_a_terminal_and_on_a_page(tmp_path: Path) -> None:
     assert "a&lt;b" in page
     assert "var(--heat-7)" in page
     assert "88.00" in page
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "said"),
+    [
+        (OneShot(pattern="2:4"), UsageError, "sparsity=0.9, and pattern 2:4 allows 0.5 at most"),
+        (OneShot(sparsity=0.5, pattern="block:4x1"), PatternError, "last.weight does not fit the pattern"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_measured(method: Any, kind: type[Exception], said: str) -> None:
+    model = nn.Sequential(OrderedDict(first=nn.Linear(4, 8), last=nn.Linear(8, 3)))
+
+    def evaluate(_: nn.Module) -> float:
+        raise AssertionError("measured")
+
+    with pytest.raises(kind, match=said):
+        sensitivity(model, evaluate, sparsities=[0.5, 0.9], method=method)

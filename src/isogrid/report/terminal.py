@@ -58,9 +58,9 @@ def render_comparison(runs: Sequence[ComparedRun], console: Console) -> None:
         table = _table(title, plain)
         table.add_column(heading[0], overflow="fold", min_width=8)
         for index, column in enumerate(heading[1:], 1):
-            # Words stay whole: what does not fit is broken between them, or makes the table wider.
+            # Columns of one long word each (verdicts) keep it whole; the others make room, broken between words.
             longest = max(len(word) for row in rows for word in ("", *row[index].split()))
-            table.add_column(column, justify="right", min_width=longest)
+            table.add_column(column, justify="right", overflow="fold", no_wrap=longest > len(column))
         for row in rows:
             table.add_row(*(Text(wording.one_line(cell)) for cell in row))
         console.print(table)

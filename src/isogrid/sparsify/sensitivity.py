@@ -18,6 +18,7 @@ from isogrid.metrics import ACCURACY, Metric, Outcomes, to_outcomes
 from isogrid.sparsify.method import Method, Usage
 from isogrid.sparsify.oneshot import OneShot
 from isogrid.sparsify.prune import prune
+from isogrid.sparsify.state import SparseState, dense_layers
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
@@ -105,7 +106,8 @@ def sensitivity(
         seed: of the method's random choices.
 
     Raises:
-        UsageError: sparsities that do not rise, or a method that belongs into training.
+        UsageError: sparsities that do not rise or that the method cannot take, or a method that belongs into training.
+        PatternError, UnsupportedError: a layer that does not fit.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -122,6 +124,9 @@ def sensitivity(
     if not isinstance(chosen, Method) or chosen.usage is not Usage.AFTER:
         raise UsageError(f"sensitivity() got {chosen!r}; accepted is a method that works after training.")
     found = find_targets(model, targets, ignore)
+    # Before anything is measured: what would fail at the last layer or level fails now.
+    aimed = [chosen.at(level) for level in levels]
+    chosen.check(SparseState(dense_layers(found), total_steps=1, seed=seed, model=model))
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -132,9 +137,10 @@ def sensitivity(
             if on_layer is not None:
                 on_layer(target.name)
             values = []
-            for level in levels:
-                aimed = chosen.at(level)
-                prune(model, aimed, data=data, forward=forward, loss=loss, targets=re.escape(target.name), seed=seed)
+            for method_at in aimed:
+                prune(
+                    model, method_at, data=data, forward=forward, loss=loss, targets=re.escape(target.name), seed=seed
+                )
                 values.append(_measure(model, evaluate))
                 _restore(model, before)
             layers[target.name] = tuple(values)
