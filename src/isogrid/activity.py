@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from isogrid.activations import SparseReLU, SparseTanh, TopK
 from isogrid.errors import DataError, UsageError
+from isogrid.evaluating import evaluating
 from isogrid.masks import unwrap
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
@@ -176,7 +176,7 @@ def measure(
 
     run = 0
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         for name, module in watched.items():
             handle = module.register_forward_hook(lambda _, __, output, name=name: count(name, output))
             stack.callback(handle.remove)
@@ -209,19 +209,6 @@ def _watched(model: nn.Module, names: str | Sequence[str] | None) -> dict[str, n
             known = ", ".join(list(everything)[1:6])
             raise UsageError(f"measure got the module {name!r}, which the model lacks; it has {known} and so on.")
     return {name: everything[name] for name in chosen}
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards each module is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _call(model: nn.Module, batch: Any) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.errors import UnsupportedError, UsageError
+from isogrid.evaluating import call_model, evaluating
 from isogrid.masks import unwrap
 from isogrid.names import unknown_name
 
@@ -163,16 +164,9 @@ class Distiller:
     def _build_projections(self, model: nn.Module, example: Any) -> None:
         if example is None:
             raise UsageError("Distiller compares features and got no example; pass example=, a batch of inputs.")
-        arguments = example if isinstance(example, tuple) else (example,)
-        training = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            with torch.no_grad():
-                model(*arguments)
-                self.teacher(*arguments)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
+        with evaluating(model):
+            call_model(model, example)
+            call_model(self.teacher, example)
         seen, taught = self._student.take(), self._taught.take()
         for own, other in self._pairs.items():
             here, there = seen[own], taught[other]

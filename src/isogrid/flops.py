@@ -14,9 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from isogrid.errors import UsageError
+from isogrid.evaluating import call_model, evaluating, plain_attention
 from isogrid.masks import Target, find_targets, unwrap
 
 
@@ -91,39 +93,16 @@ def count_flops(
     """
     model = unwrap(model)
     listed = find_targets(model) if targets is None else targets
-    arguments, named = _arguments(example)
-    first = next((a for a in (*arguments, *named.values()) if isinstance(a, Tensor) and a.dim() > 0), None)
+    parts = tree_leaves(dict(example) if isinstance(example, Mapping) else example)
+    first = next((a for a in parts if isinstance(a, Tensor) and a.dim() > 0), None)
     if first is None:
         raise UsageError(
             f"The example of type {type(example).__name__} holds no tensor; accepted is a batch of inputs."
         )
     counter = _Counter(listed)
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), _plain_attention(), counter.watching(model), counter:
-            model(*arguments, **named)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(model), plain_attention(), counter.watching(model), counter:
+        call_model(model, example)
     return FlopCount({target.name: counter.found[target.name] for target in listed}, counter.rest, first.shape[0])
-
-
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    return (tuple(example), {}) if isinstance(example, tuple | list) else ((example,), {})
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention as products that can be told apart, not as one fused call."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class _Counter(TorchDispatchMode):

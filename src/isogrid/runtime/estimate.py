@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isogrid.evaluating import evaluating, plain_attention
 from isogrid.runtime.cost import Work, fewest_nanoseconds
 
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -41,17 +42,11 @@ class Latency:
             if isinstance(module, (*_PRODUCTS, nn.RNNBase, nn.MultiheadAttention))
             for handle in [module.register_forward_hook(self._watch(name))]
         ]
-        modes = [(module, module.training) for module in model.modules()]
-        # PyTorch's short cut for encoder layers would call none of the layers in them.
-        short_cut = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with torch.no_grad():
-                model.eval()(*example)
+            # PyTorch's short cut for encoder layers would call none of the layers in them.
+            with evaluating(model), plain_attention():
+                model(*example)
         finally:
-            torch.backends.mha.set_fastpath_enabled(short_cut)
-            for module, mode in modes:
-                module.training = mode
             for handle in handles:
                 handle.remove()
 

@@ -19,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 from torch.utils import _pytree as pytree
 
 from isogrid.errors import UnsupportedError
+from isogrid.evaluating import plain_attention
 
 Sizes = set[tuple[str, int]]
 """Names of sizes, each with a number that the graph is wrong for."""
@@ -252,7 +253,7 @@ def _doubled(tree: Any, first_only: bool = False) -> Any:
 
 
 def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any) -> Traced:
-    with _plain_attention(), torch.no_grad(), warnings.catch_warnings(), _quiet():
+    with plain_attention(), torch.no_grad(), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, tuple(args), dict(kwargs), dynamic_shapes=shapes, strict=False)
         graph = program.module(check_guards=False)  # the plan asks once for each shape, and can then go another way
@@ -299,17 +300,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention as its products, rather than as one operator that hides them."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _fold_constants(graph: fx.GraphModule) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from isogrid.calibration import Forward, Loss
 from isogrid.errors import UsageError
+from isogrid.evaluating import in_eval_mode
 from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric, Outcomes, to_outcomes
 from isogrid.sparsify.method import Method, Usage
@@ -128,26 +129,22 @@ def sensitivity(
     aimed = [chosen.at(level) for level in levels]
     chosen.check(SparseState(dense_layers(found), total_steps=1, seed=seed, model=model))
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        baseline = _measure(model, evaluate)
-        layers: dict[str, tuple[float, ...]] = {}
-        for target in found:
-            if on_layer is not None:
-                on_layer(target.name)
-            values = []
-            for method_at in aimed:
-                prune(
-                    model, method_at, data=data, forward=forward, loss=loss, targets=re.escape(target.name), seed=seed
-                )
-                values.append(_measure(model, evaluate))
-                _restore(model, before)
-            layers[target.name] = tuple(values)
-    finally:
-        _restore(model, before)
-        for module, mode in training.items():
-            module.training = mode
+    layers: dict[str, tuple[float, ...]] = {}
+    with in_eval_mode(model):
+        try:
+            baseline = _measure(model, evaluate)
+            for target in found:
+                if on_layer is not None:
+                    on_layer(target.name)
+                one = re.escape(target.name)
+                values = []
+                for method_at in aimed:
+                    prune(model, method_at, data=data, forward=forward, loss=loss, targets=one, seed=seed)
+                    values.append(_measure(model, evaluate))
+                    _restore(model, before)
+                layers[target.name] = tuple(values)
+        finally:
+            _restore(model, before)
     return Sensitivity(metric, baseline, levels, layers, {target.name: target.parameter.numel() for target in found})
 
 

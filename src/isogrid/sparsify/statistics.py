@@ -17,9 +17,9 @@ from isogrid.calibration import Calibration
 from isogrid.errors import DataError, TrainingError, UnsupportedError, UsageError
 from isogrid.scores import Score
 from isogrid.sparsify.calibrated.calls import Call, Watch
-from isogrid.sparsify.calibrated.evaluating import evaluating
 from isogrid.sparsify.calibrated.matrix import MatrixView
 from isogrid.sparsify.calibrated.moments import Moments
+from isogrid.sparsify.calibrated.uncached import uncached
 from isogrid.sparsify.calibrated.walk import copied
 from isogrid.sparsify.selection import score_layer
 from isogrid.sparsify.state import SparseState
@@ -122,7 +122,7 @@ def _input_norm(state: SparseState, untrained: bool) -> Tensors:  # noqa: ARG001
         met.add(call.layer.name)
         sums[call.layer.name].add(call)
 
-    with evaluating(model), Watch(state.layers, seen):
+    with uncached(model), Watch(state.layers, seen):
         for batch in calibration:
             calibration.answer(model, copied(batch))
     if missed := [layer.name for layer in state.layers if layer.name not in met]:
@@ -165,7 +165,7 @@ def _differentiable(state: SparseState, *, batch_statistics: bool) -> Iterator[N
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if batch_statistics else []
     buffers = [(buffer, buffer.clone()) for module in norms for buffer in module.buffers()]
     try:
-        with evaluating(model), torch.enable_grad():
+        with uncached(model), torch.enable_grad():
             for parameter in frozen:
                 parameter.requires_grad_(True)
             for module in norms:

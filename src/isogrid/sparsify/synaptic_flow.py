@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from isogrid.calibration import Calibration
 from isogrid.errors import UsageError
-from isogrid.sparsify.calibrated.evaluating import evaluating
+from isogrid.sparsify.calibrated.uncached import uncached
 
 
 def synaptic_flow(model: nn.Module, names: Sequence[str], calibration: Calibration) -> list[Tensor]:
@@ -37,7 +37,7 @@ def synaptic_flow(model: nn.Module, names: Sequence[str], calibration: Calibrati
             buffer.zero_()
     parameters = dict(twin.named_parameters(remove_duplicate=False))
     chosen = [parameters[name].requires_grad_(True) for name in names]
-    with evaluating(twin), torch.enable_grad():
+    with uncached(twin), torch.enable_grad():
         answer = calibration.answer(twin, _ones_like(next(iter(calibration))))
         return list(torch.autograd.grad(_total(answer), chosen, materialize_grads=True))
 

@@ -10,8 +10,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from isogrid.errors import UnsupportedError
+from isogrid.evaluating import call_model
 from isogrid.structure.labels import Labels
-from isogrid.structure.tracing import Example, Step, Trace, call_model, evaluating, tensors_in
+from isogrid.structure.tracing import Example, Step, Trace, spelled_out, tensors_in
 
 
 def masked_answer(model: nn.Module, example: Example, trace: Trace, gone: Tensor) -> list[Tensor]:
@@ -24,7 +25,7 @@ def masked_answer(model: nn.Module, example: Example, trace: Trace, gone: Tensor
         UnsupportedError: the model does other things than when it was traced.
     """
     mode = _Masked(trace, gone)
-    with evaluating(model), mode:
+    with spelled_out(model), mode:
         answer = call_model(model, example)
     return tensors_in(answer)
 

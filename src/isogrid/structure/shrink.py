@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isogrid.calibration import Forward, Loss
 from isogrid.errors import UnsupportedError, first_line
+from isogrid.evaluating import call_model
 from isogrid.masks import unwrap
 from isogrid.structure.choosing import choose
 from isogrid.structure.cutting import HEAD_COUNTS, HEAD_WIDTHS, cut
@@ -21,7 +22,7 @@ from isogrid.structure.masking import masked_answer
 from isogrid.structure.options import Names, budget_for, check_options, split_ignored
 from isogrid.structure.ranking import score_groups
 from isogrid.structure.report import ShrinkReport, Shrunk, ShrunkGroup
-from isogrid.structure.tracing import Example, Trace, call_model, evaluating, tensors_in, trace
+from isogrid.structure.tracing import Example, Trace, spelled_out, tensors_in, trace
 from isogrid.structure.unit_scores import UnitScore, check_unit_score
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -183,7 +184,7 @@ class _Work:
             small = copy.deepcopy(self.model)
             cut(small, self.trace, gone, attributes)
             try:
-                with evaluating(small):
+                with spelled_out(small):
                     answer = tensors_in(call_model(small, self.example))
             except Exception as failure:
                 problem = problem or f"the forward fails without some of them: {first_line(failure)}"
@@ -231,7 +232,7 @@ def _answer(model: nn.Module, example: Example) -> list[Tensor]:
         UnsupportedError: it fails.
     """
     try:
-        with evaluating(model):
+        with spelled_out(model):
             return tensors_in(call_model(model, example))
     except Exception as problem:
         raise UnsupportedError(
@@ -245,7 +246,7 @@ def _size(model: nn.Module) -> int:
 
 
 def _multiply_adds(model: nn.Module, example: Example) -> int:
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    with spelled_out(model), FlopCounterMode(display=False) as counter:
         call_model(model, example)
     return int(counter.get_total_flops()) // 2
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from isogrid.errors import UnsupportedError
+from isogrid.evaluating import call_model, evaluating, plain_attention
 from isogrid.structure import computing, moving  # noqa: F401 - they register their rules
 from isogrid.structure.calls import Call, find_rule
 from isogrid.structure.coupling import SILENT, Coupling, Use
@@ -60,27 +61,11 @@ class Trace:
     alive: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
 
 
-def call_model(model: nn.Module, example: Example) -> Any:
-    """The model's answer to an example."""
-    if isinstance(example, Tensor):
-        return model(example)
-    return model(**example) if isinstance(example, Mapping) else model(*example)
-
-
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def spelled_out(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients, and attention spelled out in operations of its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model), plain_attention():
+        yield
 
 
 def tensors_in(answer: Any) -> list[Tensor]:
@@ -105,7 +90,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
         UnsupportedError: the answer holds no tensor.
     """
     tracer = _Tracer(model)
-    with evaluating(model), tracer.places(model), tracer:
+    with spelled_out(model), tracer.places(model), tracer:
         answer = call_model(model, example)
     outputs = tensors_in(answer)
     if not outputs:

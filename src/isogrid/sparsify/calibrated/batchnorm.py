@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from isogrid.calibration import Calibration, Forward
 from isogrid.errors import DataError
 from isogrid.masks import unwrap
-from isogrid.sparsify.calibrated.evaluating import evaluating
+from isogrid.sparsify.calibrated.uncached import uncached
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def measure_batch_norm(model: nn.Module, calibration: Calibration) -> dict[str, 
     kept = {name: (layer.momentum, {k: v.clone() for k, v in layer.named_buffers()}) for name, layer in layers.items()}
     found: dict[str, Statistics] = {}
     try:
-        with evaluating(model):
+        with uncached(model):
             for layer in layers.values():
                 layer.reset_running_stats()
                 layer.momentum = None  # the plain average over batches

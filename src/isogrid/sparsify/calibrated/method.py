@@ -16,9 +16,9 @@ from torch import Tensor
 from isogrid.allocation import Layer
 from isogrid.errors import UnsupportedError
 from isogrid.patterns import NofM, Pattern, active_count
-from isogrid.sparsify.calibrated.evaluating import evaluating
 from isogrid.sparsify.calibrated.matrix import MatrixView
 from isogrid.sparsify.calibrated.trace import Trace, Tracer
+from isogrid.sparsify.calibrated.uncached import uncached
 from isogrid.sparsify.calibrated.walk import Walk, copied
 from isogrid.sparsify.method import Usage
 from isogrid.sparsify.selecting import Selecting
@@ -102,7 +102,7 @@ class Calibrated(Selecting):
         assert model is not None
         assert calibration is not None
         runs = [functools.partial(_answer, state, batch) for batch in calibration]
-        with evaluating(model):
+        with uncached(model):
             trace = Tracer(model, state.layers, norms=self._ranks).trace(runs)
             keep = self._keep(state.layers, trace)
             pruned = [layer for layer in state.layers if keep[layer.name] < layer.size]
