@@ -158,6 +158,7 @@ def measure(
             model, ``max_batches`` below 1, or batches that differ in features.
         DataError: there is no batch.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> found = measure(model, [torch.zeros(3, 4), torch.ones(3, 4)])
     >>> found.activations[0].name, found.activations[0].values

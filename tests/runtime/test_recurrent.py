@@ -23,11 +23,15 @@ Sparse = type[SparseLSTM] | type[SparseGRU]
 
 
 def dense_layers(kind: type[nn.RNNBase], *sizes: int, density: float = 0.3, **options: Any) -> nn.RNNBase:
-    """Layers most of whose weights are zero."""
+    """Layers most of whose weights are zero, their rows of length 2 or so.
+
+    With longer rows the steps are chaotic: float32's own rounding grows from step to step past any tolerance.
+    """
     module = kind(*sizes, **options).eval().requires_grad_(False)
     for name, weight in module.named_parameters():
         if name.startswith("weight"):
-            weight.copy_(2 * torch.randn_like(weight) * (torch.rand_like(weight) < density))
+            length = max(1, density * weight.shape[1]) ** 0.5
+            weight.copy_(2 / length * torch.randn_like(weight) * (torch.rand_like(weight) < density))
         else:
             weight.copy_(torch.randn_like(weight))
     return module
