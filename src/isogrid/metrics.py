@@ -150,6 +150,15 @@ def paired_drop(metric: Metric, dense: Outcomes, sparse: Outcomes) -> Drop:
     return Drop(mean, mean - half, mean + half, n)
 
 
+def value_of(measured: Outcomes | float) -> float:
+    """The metric of what was measured, with outcomes of the samples or without.
+
+    >>> value_of(Outcomes([1, 0])), value_of(0.5)
+    (0.5, 0.5)
+    """
+    return measured.value if isinstance(measured, Outcomes) else measured
+
+
 def to_outcomes(measured: Any) -> Outcomes | float:
     """What a user's ``evaluate`` returned, as outcomes, or as a number where it gave nothing to pair.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from isogrid.errors import UsageError
@@ -32,6 +32,18 @@ def unknown_name(kind: str, text: str, accepted: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(canonical(text), choices, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return UsageError(f"Unknown {kind} {text!r}{hint}: accepted are {', '.join(choices)}.")
+
+
+def dotted(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names, so that a difference is named where it is.
+
+    >>> dotted({"seed": 0, "recipe": {"lr": 0.1}})
+    {'seed': 0, 'recipe.lr': 0.1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat.update(dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
 
 
 def register(kind: str, table: MutableMapping[str, Any], name: str) -> Callable[[_Class], _Class]:

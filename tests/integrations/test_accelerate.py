@@ -17,9 +17,9 @@ from conformance.training import OPTIMIZERS, assert_same_bits, batch, small_mode
 from integrations.tiny import COLLAPSE, bits, training_methods
 from isogrid.errors import UnsupportedError
 from isogrid.integrations.accelerate import sparsifier
-from isogrid.integrations.riding import raw_optimizer
 from isogrid.penalties import L1
 from isogrid.sparsify import KeepZeros, Method, OneShot, Regularized, Sparsifier, Static, Trigger, prune
+from isogrid.sparsify.hooks import raw_optimizer
 
 pytestmark = pytest.mark.filterwarnings(COLLAPSE)
 STEPS = 12

@@ -96,14 +96,11 @@ def report(
     html: Annotated[Path | None, typer.Option(help="Also write the page there.")] = None,
 ) -> None:
     """Show the report of a finished run again."""
-    from isogrid.report.data import ReportData
     from isogrid.report.html import write_html
+    from isogrid.report.reading import read_report
     from isogrid.report.terminal import render
 
-    path = run / "report.json"
-    if not path.is_file():
-        raise UsageError(f"{run} is no finished run: report.json is missing; give the --out of isogrid optimize.")
-    data = ReportData.from_json(path.read_bytes())
+    data = read_report(run)
     render(data, Console())
     if html is not None:
         write_html(data, html)

@@ -16,7 +16,7 @@ from isogrid.frontier.events import Listener
 from isogrid.frontier.points import PRECISIONS, FrontierPoint
 from isogrid.frontier.training import Phase, Trained, Trainer
 from isogrid.masks import count_zeros, find_targets
-from isogrid.metrics import Outcomes
+from isogrid.metrics import value_of
 from isogrid.precision.quantize import quantize
 from isogrid.runtime.estimate import Latency
 from isogrid.sparsify import Method, Usage, prune
@@ -111,8 +111,7 @@ class Search:
     def _first_dense(self) -> Trained:
         if self._task.pretrained:
             model = self._trainer.new_model()
-            measured = self._trainer.measure(model, "validation")
-            value = measured.value if isinstance(measured, Outcomes) else measured
+            value = value_of(self._trainer.measure(model, "validation"))
             return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, None, value, 0, 0.0)
         phase = Phase("dense-00", "dense", self._recipe.epochs, self._recipe.lr, until=self._plan.until)
         return self._trainer.train(phase)
@@ -184,8 +183,7 @@ class Search:
             model, method, data=self._trainer.calibration(method), forward=task.forward, loss=task.loss,
             targets=task.targets, ignore=task.ignore, seed=self._trainer.seed,
         )  # fmt: skip
-        measured = self._trainer.measure(model, "validation")
-        value = measured.value if isinstance(measured, Outcomes) else measured
+        value = value_of(self._trainer.measure(model, "validation"))
         return Trained(dict(model.state_dict()), report.masks, value, found.dense.steps, found.dense.flops)
 
     # -- both levers -------------------------------------------------------------------------------------------------
@@ -201,8 +199,7 @@ class Search:
         any_holds = False
         for precision in PRECISIONS:
             model = self.at_precision(trained, precision)
-            measured = self._trainer.measure(model, "validation")
-            value = measured.value if isinstance(measured, Outcomes) else measured
+            value = value_of(self._trainer.measure(model, "validation"))
             targets = find_targets(model, task.targets, task.ignore)
             counts = count_zeros(model, targets)
             holds = task.metric.at_least(value, found.limit)

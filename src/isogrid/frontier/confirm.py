@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isogrid.floor import Floor
-from isogrid.metrics import Drop, Metric, Outcomes, paired_drop
+from isogrid.metrics import Drop, Metric, Outcomes, paired_drop, value_of
 from isogrid.report.data import State, Verdict
 
 
@@ -16,13 +16,12 @@ def confirm(metric: Metric, floor: Floor, dense: Outcomes | float | None, sparse
     """
     if dense is None or sparse is None:
         return Verdict(state="untested", drop=0.0, low=0.0, high=0.0, allowed=0.0, samples=0)
-    baseline = dense.value if isinstance(dense, Outcomes) else dense
+    baseline = value_of(dense)
     allowed = metric.worse_by(baseline, floor.limit_from(metric, baseline))
     if isinstance(dense, Outcomes) and isinstance(sparse, Outcomes) and dense.samples > 1:
         drop = paired_drop(metric, dense, sparse)
     else:
-        reached = sparse.value if isinstance(sparse, Outcomes) else sparse
-        worse = metric.worse_by(baseline, reached)
+        worse = metric.worse_by(baseline, value_of(sparse))
         drop = Drop(worse, worse, worse, 0)
     state: State = "unresolved"
     if drop.high <= allowed:

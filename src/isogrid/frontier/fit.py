@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.errors import DataError, TrainingError, UsageError
-from isogrid.metrics import ACCURACY, Metric, Outcomes, to_outcomes
+from isogrid.metrics import ACCURACY, Metric, to_outcomes, value_of
 from isogrid.sparsify import Sparsifier
 
 
@@ -138,7 +138,6 @@ def _measure(model: nn.Module, evaluate: Callable[[nn.Module], Any]) -> float:
     model.eval()
     try:
         with torch.no_grad():
-            result = to_outcomes(evaluate(model))
+            return value_of(to_outcomes(evaluate(model)))
     finally:
         model.train(training)
-    return result.value if isinstance(result, Outcomes) else result

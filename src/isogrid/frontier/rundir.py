@@ -16,6 +16,7 @@ import torch
 
 from isogrid.errors import RunError
 from isogrid.formats.files import write_atomically
+from isogrid.names import dotted
 
 _CHECKPOINT_MAGIC = b"isogrid checkpoint 1\n"
 _CONFIG, _RESULT, _LOCK = "config.json", "result.json", ".lock"
@@ -89,7 +90,7 @@ class RunDirectory:
             return False
         if not _is_config(before):
             raise self._strange(_CONFIG)
-        was, now = _flat(before), _flat(json.loads(json.dumps(config)))
+        was, now = dotted(before), dotted(json.loads(json.dumps(config)))
         for key in [*now, *was]:
             if was.get(key) != now.get(key):
                 raise RunError(
@@ -213,14 +214,3 @@ class RunDirectory:
 def _is_config(value: Any) -> bool:
     """Whether a ``config.json`` is a run's; many other programs call a file so."""
     return isinstance(value, dict) and "isogrid" in value
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The configuration with its nested values under dotted names, so that a difference is named where it is."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

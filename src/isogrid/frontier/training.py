@@ -19,7 +19,7 @@ from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import EpochEnd, Listener
 from isogrid.frontier.rundir import RunDirectory
 from isogrid.masks import count_zeros, find_targets
-from isogrid.metrics import Outcomes, to_outcomes
+from isogrid.metrics import Outcomes, to_outcomes, value_of
 from isogrid.sparsify import Method, Sparsifier
 from isogrid.tasks import Recipe, Split, Task
 
@@ -225,8 +225,7 @@ class _PhaseRun:
             )
         self.epoch += 1
         check_finite(self.model, f"after {self.phase.title}, epoch {self.epoch}")
-        measured = self.trainer.measure(self.model, "validation")
-        self.metric = measured.value if isinstance(measured, Outcomes) else measured
+        self.metric = value_of(self.trainer.measure(self.model, "validation"))
         if self.sparsifier is not None:
             self.sparsifier.observe(self.metric)
         sparsity = count_zeros(self.model, self.targets)["sparsity"]

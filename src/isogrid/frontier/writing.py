@@ -23,7 +23,7 @@ from isogrid.frontier.rundir import RunDirectory
 from isogrid.frontier.speed import measure_speed, write_packed
 from isogrid.frontier.training import Trained, Trainer
 from isogrid.inspection import inspect
-from isogrid.metrics import Outcomes
+from isogrid.metrics import Outcomes, value_of
 from isogrid.report import data as report_data
 from isogrid.report.data import ModelSummary, ReportData
 from isogrid.report.html import write_html
@@ -189,4 +189,4 @@ class Writer:
 
 
 def _value(measured: Outcomes | float | None) -> float | None:
-    return measured.value if isinstance(measured, Outcomes) else measured
+    return None if measured is None else value_of(measured)

@@ -17,10 +17,10 @@ from isogrid.integrations.riding import (
     check_metric,
     follow_lr_step,
     has_arrived,
-    raw_optimizer,
 )
 from isogrid.penalties import Penalty
 from isogrid.sparsify import Method, Sparsifier
+from isogrid.sparsify.hooks import raw_optimizer
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -17,20 +17,7 @@ from isogrid.penalties import Penalty
 from isogrid.schedules import Schedule
 from isogrid.sparsify import Method, Sparsifier
 from isogrid.sparsify.gradients import GradientGate
-
-
-def raw_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser that moves the weights, below those that wrap it (of Accelerate, of Lightning).
-
-    >>> from torch.optim import SGD
-    >>> optimizer = SGD([nn.Parameter(torch.ones(1))], lr=0.1)
-    >>> raw_optimizer(optimizer) is optimizer
-    True
-    """
-    inner = getattr(optimizer, "optimizer", None)
-    while isinstance(inner, torch.optim.Optimizer):
-        optimizer, inner = inner, getattr(inner, "optimizer", None)
-    return optimizer
+from isogrid.sparsify.hooks import raw_optimizer
 
 
 def in_group(model: nn.Module, group: dist.ProcessGroup) -> nn.Module:

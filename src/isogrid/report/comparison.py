@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isogrid.errors import FormatError, UsageError
+from isogrid.errors import UsageError
+from isogrid.names import dotted
 from isogrid.report import wording
 from isogrid.report.data import Point, ReportData
+from isogrid.report.reading import read_report
 from isogrid.units import operations, size
 
 _SAME_RUNG = 0.002
@@ -46,7 +48,9 @@ def read_runs(folders: Sequence[str | Path]) -> list[ComparedRun]:
     repeated = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if repeated:
         raise UsageError(f"The run {repeated[0].name} was given twice; accepted are different run directories.")
-    runs = [ComparedRun(name, _report(path), _config(path)) for name, path in zip(_names(paths), paths, strict=True)]
+    runs = [
+        ComparedRun(name, read_report(path), _config(path)) for name, path in zip(_names(paths), paths, strict=True)
+    ]
     first = runs[0].report.metric
     for run in runs[1:]:
         if run.report.metric != first:
@@ -57,32 +61,13 @@ def read_runs(folders: Sequence[str | Path]) -> list[ComparedRun]:
     return runs
 
 
-def _report(path: Path) -> ReportData:
-    file = path / "report.json"
-    try:
-        return ReportData.from_json(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"{path} is no finished run: report.json is missing; give the --out of isogrid optimize."
-        ) from None
-    except FormatError as problem:
-        raise FormatError(f"{file} cannot be read. {problem}") from problem
-
-
 def _config(path: Path) -> dict[str, Any]:
     """The configuration, flat; empty where the file is missing or damaged, for the report stands without it."""
     try:
         found = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return _flat(found) if isinstance(found, dict) else {}
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
+    return dotted(found) if isinstance(found, dict) else {}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -35,7 +35,7 @@ class Hooks:
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Ride on `optimizer`, instead of the one before; raises what ``Sparsifier.attach`` does."""
-        optimizer = _innermost(optimizer)
+        optimizer = raw_optimizer(optimizer)
         _check(optimizer, self._state.layers)
         self.detach()
         self._state.optimizer = optimizer
@@ -100,8 +100,13 @@ class _ForwardHook:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
-def _innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser that moves the weights, below wrappers (Accelerate's, say) that pass ``step`` on to it."""
+def raw_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser that moves the weights, below wrappers (Accelerate's, say) that pass ``step`` on to it.
+
+    >>> optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    >>> raw_optimizer(optimizer) is optimizer
+    True
+    """
     while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
         optimizer = inner
     return optimizer

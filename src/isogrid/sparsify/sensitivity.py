@@ -15,7 +15,7 @@ from isogrid.calibration import Forward, Loss
 from isogrid.errors import UsageError
 from isogrid.evaluating import in_eval_mode
 from isogrid.masks import find_targets
-from isogrid.metrics import ACCURACY, Metric, Outcomes, to_outcomes
+from isogrid.metrics import ACCURACY, Metric, to_outcomes, value_of
 from isogrid.sparsify.method import Method, Usage
 from isogrid.sparsify.oneshot import OneShot
 from isogrid.sparsify.prune import prune
@@ -150,8 +150,7 @@ def sensitivity(
 
 def _measure(model: nn.Module, evaluate: Callable[[nn.Module], Any]) -> float:
     with torch.no_grad():
-        measured = to_outcomes(evaluate(model))
-    return measured.value if isinstance(measured, Outcomes) else measured
+        return value_of(to_outcomes(evaluate(model)))
 
 
 def _restore(model: nn.Module, before: Mapping[str, torch.Tensor]) -> None:
