@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from isogrid.errors import DataError, UsageError
-from isogrid.tasks import Task, load_task, ready_tasks
+from isogrid.tasks import Recipe, Task, load_task, ready_tasks
+from isogrid.tasks.fashion_mnist import FashionMNIST
 
 WHOLE = """
 from torch import nn
@@ -44,6 +46,27 @@ def test_ready_tasks_have_names_and_summaries() -> None:
         assert type(task) is cls
         assert task.name == name
         assert len(task.summary) > 10
+
+
+class Two(FashionMNIST):
+    settings: ClassVar = {"smoke": Recipe(epochs=1), "full": Recipe(epochs=9)}
+
+
+def test_a_setting_gives_a_task_with_its_recipe_and_leaves_the_other() -> None:
+    task = Two()
+    smoke = task.at("Smoke")
+    assert (smoke.setting, smoke.recipe.epochs) == ("smoke", 1)
+    assert (task.setting, task.recipe) == (None, Two.recipe)
+    assert smoke.at("full").recipe.epochs == 9
+
+
+def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
+    with pytest.raises(
+        UsageError, match=r"Unknown setting of fashion-mnist 'smok' \(did you mean 'smoke'\?\): .* full"
+    ):
+        Two().at("smok")
+    with pytest.raises(UsageError, match="digits got setting='fast', and it has one setting only"):
+        load_task("digits").at("fast")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,9 @@ def optimize(
         list[str] | None,
         typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the method; repeatable."),
     ] = None,
+    setting: Annotated[
+        str | None, typer.Option(help="How long a ready task may take, where it has several: smoke, fast or full.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data for the dense baseline.")] = None,
     rung_epochs: Annotated[int | None, typer.Option(help="Passes for each rung of the climb.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -67,7 +70,7 @@ def optimize(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = load_task(task)
+    loaded = load_task(task) if setting is None else load_task(task).at(setting)
     recipe = loaded.recipe.with_(
         epochs=epochs, rung_epochs=rung_epochs, lr=lr, rung_lr=rung_lr, distill=distill,
         ladder=None if ladder is None else numbers("--ladder", ladder),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from isogrid.errors import UsageError
 from isogrid.metrics import ACCURACY, Metric, Outcomes
+from isogrid.names import canonical, unknown_name
 
 Split = Literal["train", "validation", "test"]
 
@@ -96,11 +98,31 @@ class Task(ABC):
     """One line for ``isogrid tasks``."""
     metric: ClassVar[Metric] = ACCURACY
     recipe: ClassVar[Recipe] = Recipe()
+    settings: ClassVar[Mapping[str, Recipe]] = {}
+    """Recipes by the time that they take, such as ``smoke``, ``fast`` and ``full``; empty where there is one only."""
+    setting: str | None = None
+    """Which of them was chosen: a task may take fewer data or a smaller model for it.  None means `recipe`."""
     pretrained: ClassVar[bool] = False
     """Whether `model` is trained already, so that it is the dense baseline as it stands."""
     targets: ClassVar[Sequence[str] | None] = None
     """What may be pruned (`isogrid.masks.find_targets`); None takes the weights of all usual layers but embeddings."""
     ignore: ClassVar[Sequence[str] | None] = None
+
+    def at(self, setting: str) -> Self:
+        """This task in one of its `settings`.
+
+        Raises:
+            UsageError: it has no such setting.
+        """
+        chosen = canonical(setting)
+        if chosen not in self.settings:
+            if not self.settings:
+                raise UsageError(f"The task {self.name} got setting={setting!r}, and it has one setting only.")
+            raise unknown_name(f"setting of {self.name}", setting, self.settings)
+        task = copy.copy(self)
+        task.setting = chosen
+        task.recipe = self.settings[chosen]  # type: ignore[misc]  # the object's own, from here on
+        return task
 
     @abstractmethod
     def model(self) -> nn.Module:
