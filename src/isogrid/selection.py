@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,22 @@ def generator(seed: int, step: int, purpose: str, name: str = "") -> np.random.G
     return np.random.default_rng([seed, step, zlib.crc32(f"{purpose}/{name}".encode())])
 
 
+def share_out(layers: Sequence[Layer], sparsity: float, pattern: Pattern, allocation: Allocation) -> dict[str, int]:
+    """The most weights that may stay of each layer.
+
+    A pattern that implies its sparsity (N:M) takes every layer to the same one, and to no more than it implies; else
+    ``allocation`` shares out, for which layers have scores if it needs them.
+
+    >>> from isogrid.allocation import Uniform
+    >>> share_out([Layer("w", (2, 4))], 0.25, parse_pattern("2:4"), Uniform())
+    {'w': 6}
+    """
+    implied = pattern.implied_sparsity
+    if implied is None:
+        return allocation.allocate(layers, sparsity, pattern)
+    return {layer.name: active_count(layer.size, min(sparsity, implied)) for layer in layers}
+
+
 def select(
     held: Mapping[str, NDArray[np.bool_]],
     scores: Mapping[str, NDArray[Any]],
@@ -62,8 +78,7 @@ def select(
 ) -> dict[str, NDArray[np.bool_]]:
     """Masks that keep the highest scores at that sparsity, shared out over the layers by ``allocation``.
 
-    What is pruned stays pruned.  A pattern that implies its sparsity (N:M) takes every layer to the same one, and to no
-    more than it implies.
+    What is pruned stays pruned.
 
     A layer may lose its last weight, for scores are compared as they are.  Masks hold such a layer at zero; a file of
     the zeros does not, for an all-zero layer read back is not a mask.  Allocations that keep something of each layer
@@ -81,20 +96,19 @@ def select(
     >>> masks["w"]
     array([[ True, False, False,  True]])
     """
-    ranked = {name: _pruned_last(np.asarray(scores[name]), mask, pattern) for name, mask in held.items()}
-    if pattern.implied_sparsity is not None:
-        sparsity = min(sparsity, pattern.implied_sparsity)
-        active = {name: active_count(mask.size, sparsity) for name, mask in held.items()}
-    else:
-        layers = [
-            Layer(name, mask.shape, ranked[name] if allocation.needs_scores else None) for name, mask in held.items()
-        ]
-        active = allocation.allocate(layers, sparsity, pattern)
+    ranked = {name: pruned_last(np.asarray(scores[name]), mask, pattern) for name, mask in held.items()}
+    layers = [Layer(name, mask.shape, ranked[name] if allocation.needs_scores else None) for name, mask in held.items()]
+    active = share_out(layers, sparsity, pattern, allocation)
     return {name: pattern.mask(ranked[name], active[name]) & mask for name, mask in held.items()}
 
 
-def _pruned_last(values: NDArray[Any], mask: NDArray[np.bool_], pattern: Pattern) -> NDArray[Any]:
-    """`values` with pruned weights counting for nothing, and groups of which all is pruned below all others."""
+def pruned_last(values: NDArray[Any], mask: NDArray[np.bool_], pattern: Pattern) -> NDArray[Any]:
+    """`values` with pruned weights counting for nothing, and groups of which all is pruned below all others.
+
+    >>> from isogrid.patterns import Unstructured
+    >>> pruned_last(np.array([[3.0, 1.0, 2.0]]), np.array([[True, False, True]]), Unstructured())
+    array([[ 3., -1.,  2.]])
+    """
     if values.size == 0 or mask.all():
         return values
     counted = np.where(mask, values, np.zeros((), dtype=values.dtype))

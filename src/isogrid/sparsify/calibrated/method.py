@@ -15,7 +15,8 @@ from torch import Tensor
 
 from isogrid.allocation import Layer
 from isogrid.errors import UnsupportedError
-from isogrid.patterns import NofM, Pattern, active_count
+from isogrid.patterns import NofM, Pattern
+from isogrid.selection import pruned_last, share_out
 from isogrid.sparsify.calibrated.matrix import MatrixView
 from isogrid.sparsify.calibrated.trace import Trace, Tracer
 from isogrid.sparsify.calibrated.uncached import uncached
@@ -48,10 +49,7 @@ class Problem:
     def best(self, scores: Tensor, pattern: Pattern) -> Tensor:
         """The mask, of the shape of `scores` (``[groups, outputs / groups, K]``, never negative), of the highest."""
         held = self.view.canonical(self.active).cpu().numpy()
-        values = self.view.canonical(scores).masked_fill(~self.view.canonical(self.active), 0).cpu().numpy()
-        if not held.all():
-            gone = ~pattern.spread(np.asarray(pattern.fold(held).any(axis=2)), held.shape)
-            values = np.where(gone, np.asarray(-1, dtype=values.dtype), values)
+        values = pruned_last(self.view.canonical(scores).cpu().numpy(), held, pattern)
         mask = torch.from_numpy(pattern.mask(values, self.keep) & held)
         return self.view.matrix(mask.to(scores.device))
 
@@ -118,15 +116,11 @@ class Calibrated(Selecting):
 
         Allocations that rank are given ``|W_ij| ||X_j||`` of the dense model.
         """
-        implied = self.target_pattern.implied_sparsity
-        if implied is not None:
-            sparsity = min(self.target_sparsity, implied)
-            return {layer.name: active_count(layer.size, sparsity) for layer in layers}
         described = [
             Layer(layer.name, layer.target.shape, _scores(layer, trace.norms[layer.name]) if self._ranks else None)
             for layer in layers
         ]
-        return self.target_allocation.allocate(described, self.target_sparsity, self.target_pattern)
+        return share_out(described, self.target_sparsity, self.target_pattern, self.target_allocation)
 
     def _visit(self, keep: dict[str, int], layers: list[SparseLayer], moments: Tensor) -> None:
         """Prune layers that see the same inputs."""
