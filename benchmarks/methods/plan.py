@@ -48,9 +48,12 @@ def settings_of(method: str) -> list[Setting]:
     tried = [Setting(method, lr=lr, weight_decay=decay) for lr, decay in recipes]
     if method == "gradual":
         tried += [
+            Setting(method, lr=0.1, weight_decay=1e-4),
             Setting(method, {"schedule": "cubic:0..0.5"}, lr=0.2, weight_decay=1e-4),
             Setting(method, {"allocation": "lamp"}, lr=0.2, weight_decay=1e-4),
             Setting(method, lr=0.1, weight_decay=1e-4, batch=64),
+            Setting(method, lr=0.1, weight_decay=1e-4, teacher=0.3, distill=0.9),
+            Setting(method, {"schedule": "cubic:0..0.5"}, lr=0.1, weight_decay=0.0, teacher=0.4, distill=0.9),
         ]
     return tried
 

@@ -6,7 +6,7 @@
 
 `choose` trains each setting of plan.py once (seed 100, which is not among the seeds of `measure`) and looks at the
 validation split alone; `measure` trains the setting that did best at that sparsity from each seed.  Results are kept in
-benchmarks/results/methods-TASK.jsonl, a line a training: what is there is not trained again, and several processes may
+docs/results/methods-TASK.jsonl, a line a training: what is there is not trained again, and several processes may
 share the work (`--part 0/2` and `--part 1/2`).
 """
 
@@ -33,14 +33,14 @@ from isogrid.sparsify import methods
 from isogrid.tasks import Split, load_task
 
 CHOOSING_SEED = 100
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
 class Book:
     """The file of results."""
 
     def __init__(self, task: str) -> None:
-        self.path = RESULTS / f"methods-{task}.jsonl"
+        self.path = RESULTS / f"methods-{Path(task).stem}.jsonl"
 
     def rows(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
