@@ -30,7 +30,7 @@ from benchmarks.methods.drawing import draw
 from benchmarks.methods.plan import Setting, settings_of
 from benchmarks.methods.training import train
 from isogrid.sparsify import methods
-from isogrid.tasks import Split, load_task
+from isogrid.tasks import Split, Task, load_task
 
 CHOOSING_SEED = 100
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -40,7 +40,8 @@ class Book:
     """The file of results."""
 
     def __init__(self, task: str) -> None:
-        self.path = RESULTS / f"methods-{Path(task).stem}.jsonl"
+        self.task = task
+        self.path = RESULTS / f"methods-{task}.jsonl"
 
     def rows(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
@@ -69,7 +70,8 @@ def main() -> None:
     parser.add_argument("--part", default="0/1", help="which share of the work this process does")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    book = Book(given.task)
+    task = load_task(given.task)
+    book = Book(task.name)
     if given.what == "table":
         print(_table(book, given.epochs))
         if given.plot is not None:
@@ -82,16 +84,20 @@ def main() -> None:
         else ["dense", "torch.prune", *(name for name in methods() if name != "keep")]
     )
     sparsities = [float(part) for part in given.sparsities.split(",")]
-    work = _choices(names, sparsities) if given.what == "choose" else _measurements(names, sparsities, given, book)
+    work = (
+        _choices(names, sparsities, task.name)
+        if given.what == "choose"
+        else _measurements(names, sparsities, given, book)
+    )
     for index, (setting, sparsity, seed) in enumerate(work):
         if index % parts == part:
-            _do(book, given.task, setting, sparsity, given.epochs, seed)
+            _do(book, task, setting, sparsity, given.epochs, seed)
 
 
-def _choices(names: list[str], sparsities: list[float]) -> Iterator[tuple[Setting, float, int]]:
+def _choices(names: list[str], sparsities: list[float], task: str) -> Iterator[tuple[Setting, float, int]]:
     for sparsity in sparsities:
         for name in names:
-            for setting in settings_of(name):
+            for setting in settings_of(name, task):
                 yield setting, 0.0 if name == "dense" else sparsity, CHOOSING_SEED
 
 
@@ -110,21 +116,24 @@ def _measurements(
 
 
 def _chosen(book: Book, name: str, sparsity: float, epochs: int) -> Setting | None:
+    settings = settings_of(name, book.task)
+    if len(settings) == 1:
+        return settings[0]
     tried = book.find(method=name, goal=sparsity, epochs=epochs, seed=CHOOSING_SEED)
     if not tried:
         return None
     best = max(tried, key=lambda row: row["validation"])
-    return next(setting for setting in settings_of(name) if setting.key == best["setting"])
+    return next(setting for setting in settings if setting.key == best["setting"])
 
 
-def _do(book: Book, task: str, setting: Setting, sparsity: float, epochs: int, seed: int) -> None:
+def _do(book: Book, task: Task, setting: Setting, sparsity: float, epochs: int, seed: int) -> None:
     about = {"method": setting.method, "setting": setting.key, "goal": sparsity, "epochs": epochs, "seed": seed}
     if book.find(**about):
         return
     started = time.monotonic()
     try:
         splits: list[Split] = ["validation"] if seed == CHOOSING_SEED else ["validation", "test"]
-        found: dict[str, Any] = train(load_task(task), setting, sparsity, epochs, seed, splits)
+        found: dict[str, Any] = train(task, setting, sparsity, epochs, seed, splits)
     except Exception as problem:  # one method that fails must not cost the results of the others
         print(f"{setting.key} at {sparsity:g}: {type(problem).__name__}: {problem}", flush=True)
         return
