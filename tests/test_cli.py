@@ -205,6 +205,15 @@ def test_sensitivity_shows_which_layers_bear_pruning(run: Run, whole: Path, tmp_
     assert "'much' is not understood" in error_of(run("sensitivity", TINY, "--max-drop", "much"), 2)
 
 
+def test_check_looks_at_the_data_of_a_task(run: Run) -> None:
+    code, shown, _ = run("check", TINY, "--samples", "50")
+    assert code == 0
+    assert re.search(r"finite\s+│ good", shown)
+    code, shown, _ = run("check", TINY, "--samples", "50", "--json")
+    assert {finding["check"] for finding in json.loads(shown)["findings"]} >= {"finite", "duplicates", "labels"}
+    assert "has one setting only" in error_of(run("check", TINY, "--setting", "smoke"), 2)
+
+
 def test_report_shows_a_finished_run_and_writes_its_page(run: Run, whole: Path, tmp_path: Path) -> None:
     code, out, err = run("report", whole, "--html", tmp_path / "page.html")
     assert (code, err) == (0, "")

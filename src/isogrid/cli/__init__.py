@@ -3,6 +3,7 @@
 # Importing a file adds its verbs, in the order in which the help lists them.
 from isogrid.cli import job as job  # isort: skip
 from isogrid.cli import analysing as analysing  # isort: skip
+from isogrid.cli import checking as checking  # isort: skip
 from isogrid.cli import files as files  # isort: skip
 from isogrid.cli import running as running  # isort: skip
 from isogrid.cli import machine as machine  # isort: skip

@@ -143,6 +143,10 @@ class Task(ABC):
     def example(self) -> tuple[Tensor, ...]:
         """Inputs of the model for a batch of a few samples: what it is exported and verified with."""
 
+    def free_axes(self) -> Mapping[str, Mapping[int, str]]:
+        """Axes beside the batch whose size the ONNX files leave open, as in `isogrid.export`; by default none."""
+        return {}
+
     def has(self, split: Split) -> bool:
         """Whether `evaluate` can measure that split; only ``"validation"`` must be there.
 
@@ -163,6 +167,24 @@ class Task(ABC):
     def loss(self, answer: Tensor, batch: Any) -> Tensor:
         """The loss of that answer; by default the mean cross-entropy with ``batch[1]``."""
         return nn.functional.cross_entropy(answer, batch[1])
+
+    def samples(self, split: Split) -> Iterable[Any] | None:
+        """Batches of all samples of a split, each once, for `isogrid check`; None where the task cannot give them.
+
+        By default those of the training data; more splits let more be checked.
+        """
+        return self.batches() if split == "train" else None
+
+    def features(self, batch: Any) -> Tensor:
+        """What tells the samples of a batch apart, ``[n, numbers]``; by default the inputs ``batch[0]``, flat."""
+        inputs: Tensor = batch[0]
+        return inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None]
+
+    def classes(self, batch: Any) -> Tensor | None:
+        """The class of each sample of a batch, integers ``[n]``; by default ``batch[1]`` where it is of that kind."""
+        labels = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
+        whole = isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point()
+        return labels if whole else None
 
     def class_names(self) -> Sequence[str] | None:
         """Names of the classes, where there are any."""
@@ -205,6 +227,9 @@ class ClassificationTask(Task):
         inputs, labels = self.data(split)
         answers = [model(part).argmax(dim=1) for part in torch.split(inputs, 2048)]
         return Outcomes.of_classes(torch.cat(answers).cpu().numpy(), labels.cpu().numpy())
+
+    def samples(self, split: Split) -> Iterable[Any]:
+        return zip(*(torch.split(part, 2048) for part in self.data(split)), strict=True)
 
     def example(self) -> tuple[Tensor, ...]:
         return (self.data("validation")[0][:4].clone(),)
