@@ -214,6 +214,18 @@ def test_check_looks_at_the_data_of_a_task(run: Run) -> None:
     assert "has one setting only" in error_of(run("check", TINY, "--setting", "smoke"), 2)
 
 
+def test_explain_tells_what_carries_a_run(run: Run, whole: Path) -> None:
+    code, shown, _ = run("explain", whole, "--task", TINY)
+    assert code == 0
+    assert "what carries the sparse model of clouds" in shown
+    assert "calibration error" in shown
+    code, shown, _ = run("explain", whole, whole, "--task", TINY, "--json")
+    assert code == 0
+    assert json.loads(shown)["stability"][0]["overlap"] == 1
+    assert "is not a ready one" in error_of(run("explain", whole), 2)
+    assert "no finished run" in error_of(run("explain", whole / "nowhere"), 2)
+
+
 def test_report_shows_a_finished_run_and_writes_its_page(run: Run, whole: Path, tmp_path: Path) -> None:
     code, out, err = run("report", whole, "--html", tmp_path / "page.html")
     assert (code, err) == (0, "")

@@ -186,6 +186,10 @@ class Task(ABC):
         whole = isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point()
         return labels if whole else None
 
+    def input_names(self, group: str) -> Sequence[str] | None:
+        """Names of the inputs for `isogrid explain`: of ``"input"``, or of the rows of the embedding called `group`."""
+        return None
+
     def class_names(self) -> Sequence[str] | None:
         """Names of the classes, where there are any."""
         return None
