@@ -25,6 +25,15 @@ def train(
     task: Task, setting: Setting, sparsity: float, epochs: int, seed: int, splits: Sequence[Split]
 ) -> dict[str, float]:
     """The metric on each of `splits`, and the zeros; the weights of the last epoch are measured."""
+    model = trained(task, setting, sparsity, epochs, seed)
+    with torch.no_grad():
+        found = {split: task.evaluate(model, split) for split in splits}
+    values = {str(name): one if isinstance(one, float) else one.value for name, one in found.items()}
+    return {**values, "sparsity": count_zeros(model)["sparsity"]}
+
+
+def trained(task: Task, setting: Setting, sparsity: float, epochs: int, seed: int) -> nn.Module:
+    """The model after one training, in eval mode."""
     if isinstance(task, ClassificationTask):
         task.batch_size = setting.batch  # type: ignore[misc]
     seed_everything(seed, "model", 0)
@@ -48,11 +57,7 @@ def train(
         ig.prune(model.eval(), method, data=data, forward=task.forward, loss=task.loss, seed=seed)
     else:
         _loop(task, model, setting, epochs - dense_epochs, seed, "sparse", method=method, teacher=teacher)
-    model.eval()
-    with torch.no_grad():
-        found = {split: task.evaluate(model, split) for split in splits}
-    values = {name: one if isinstance(one, float) else one.value for name, one in found.items()}
-    return {**values, "sparsity": count_zeros(model)["sparsity"]}
+    return model.eval()
 
 
 def _loop(

@@ -1,0 +1,1 @@
+"""Wrong labels in dense and in sparse training."""
