@@ -274,3 +274,18 @@ def test_batches_that_differ_in_features_are_refused() -> None:
     with pytest.raises(UsageError, match="act puts out 3 units in one batch and 2 in another"):
         measure(model, [torch.ones(1, 2), torch.ones(1, 3)])
     assert hooks(model) == 0
+
+
+def test_two_inputs_of_whole_numbers_are_no_input_and_labels() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, user: Tensor, item: Tensor) -> Tensor:
+            return self.relu((user - item).float())
+
+    batch = (torch.tensor([1, 2, 3]), torch.tensor([3, 2, 1]))
+    assert measure(Pair(), [batch], labels=False).sparsity == pytest.approx(2 / 3)
+    with pytest.raises(TypeError):
+        measure(Pair(), [batch])

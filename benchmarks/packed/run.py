@@ -27,7 +27,7 @@ from benchmarks.common import output
 from benchmarks.models.zoo import MASKS, MODELS, Zoo, build
 from isogrid.runtime.benchmarking.racing import DENSE, INT8, OURS, benchmark
 from isogrid.runtime.benchmarking.result import Benchmark
-from isogrid.runtime.exporting import input_shapes
+from isogrid.runtime.session import Session
 
 BYTES = {"fp32": 0.14, "int8": 0.07}
 """Of the packed file at 90 %, as a fraction of the dense float32 file."""
@@ -78,7 +78,7 @@ def _race(zoo: Zoo, folder: Path, given: argparse.Namespace) -> tuple[Benchmark,
                 dynamic_batch=one_batch,
             )
     dense = files[0].stat().st_size
-    shapes = input_shapes(files[0], zoo.inputs)
+    shapes = Session(files[0], threads=1).shapes_of(zoo.inputs)
     sizes = {}
     for values in BYTES:
         isogrid.runtime.pack(files[1], folder / "packed.onnx", values=values, shapes=shapes)

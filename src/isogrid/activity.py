@@ -140,6 +140,7 @@ def measure(
     *,
     modules: str | Sequence[str] | None = None,
     max_batches: int | None = None,
+    labels: bool = True,
 ) -> Measurement:
     """Run batches through a model and count the exact zeros that each activation module puts out.
 
@@ -150,6 +151,7 @@ def measure(
         model: its wrappers (``torch.compile``, DDP) are seen through.
         batches: each a tensor, or a sequence or mapping of the model's arguments.  Of a pair ``(inputs, labels)`` with
             integer labels, as loaders of classification give, only the inputs are passed.
+        labels: whether such pairs are of inputs and labels; False where they are two inputs.
         modules: names of the modules to watch, as in ``named_modules()``; None takes all of `ACTIVATIONS`.
         max_batches: stop after so many.
 
@@ -182,7 +184,7 @@ def measure(
             handle = module.register_forward_hook(lambda _, __, output, name=name: count(name, output))
             stack.callback(handle.remove)
         for batch in islice(batches, max_batches):
-            _call(model, batch)
+            _call(model, batch, labels)
             run += 1
     if run == 0:
         raise DataError("measure got no batch; accepted is one batch or more.")
@@ -212,15 +214,20 @@ def _watched(model: nn.Module, names: str | Sequence[str] | None) -> dict[str, n
     return {name: everything[name] for name in chosen}
 
 
-def _call(model: nn.Module, batch: Any) -> None:
+def _call(model: nn.Module, batch: Any, labels: bool) -> None:
     if isinstance(batch, Mapping):
         model(**batch)
     elif isinstance(batch, Tensor):
         model(batch)
-    elif len(batch) == 2 and isinstance(batch[1], Tensor) and not batch[1].is_floating_point() and batch[1].dim() <= 1:
+    elif labels and _is_labelled(batch):
         model(batch[0])
     else:
         model(*batch)
+
+
+def _is_labelled(batch: Sequence[Any]) -> bool:
+    last = batch[-1]
+    return len(batch) == 2 and isinstance(last, Tensor) and not last.is_floating_point() and last.dim() <= 1
 
 
 def _unit_axis(output: Tensor) -> int:

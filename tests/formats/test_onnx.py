@@ -345,3 +345,78 @@ def test_verify_sees_a_flipped_bit_in_a_sparse_weight(tmp_path):
     onnx.save(proto, path)
     with pytest.raises(FormatError, match="differs"):
         verify(path, model, example)
+
+
+class Tagger(nn.Module):
+    """Looks up tokens and places, of which there are twelve, and answers for each token."""
+
+    def __init__(self, twist=False):
+        super().__init__()
+        self.tokens, self.places, self.out = nn.Embedding(20, 8), nn.Embedding(12, 8), nn.Linear(8, 3)
+        self.twist = twist
+
+    def forward(self, ids, scale):
+        x = self.tokens(ids) + self.places.weight[: ids.shape[1]]
+        return self.out(x) * scale.unsqueeze(2) + (self.twist and ids.shape[1] != 5)
+
+
+def _tagged(batch=2, length=5):
+    return torch.randint(20, (batch, length)), torch.rand(batch, length)
+
+
+LENGTH = {"ids": {1: "length"}, "scale": {1: "length"}}
+
+
+def test_further_axes_are_free_where_they_are_named(tmp_path):
+    model = Tagger()
+    export(model, tmp_path / "m.onnx", _tagged(1), free_axes=LENGTH)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    assert [entry.shape for entry in session.get_inputs()] == [["batch", "length"]] * 2
+    for batch, length in ((1, 2), (3, 7), (2, 12)):
+        ids, scale = _tagged(batch, length)
+        (found,) = session.run(None, {"ids": ids.numpy(), "scale": scale.numpy()})
+        assert np.allclose(found, model(ids, scale).detach(), atol=1e-6)
+    assert verify(tmp_path / "m.onnx", model, _tagged()) <= 1e-6
+
+
+def test_an_axis_is_named_by_the_inputs_name_and_the_batch_may_stay_fixed(tmp_path):
+    export(
+        Tagger(), tmp_path / "m.onnx", _tagged(), input_names=["a", "b"], dynamic_batch=False,
+        free_axes={"a": {1: "n"}, "b": {1: "n"}},
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    assert [(entry.name, entry.shape) for entry in session.get_inputs()] == [("a", [2, "n"]), ("b", [2, "n"])]
+
+
+def test_verify_tries_another_size_of_a_free_axis(tmp_path):
+    model = Tagger()
+    export(model, tmp_path / "m.onnx", _tagged(), free_axes=LENGTH)
+    other = Tagger(twist=True)
+    other.load_state_dict(model.state_dict())
+    example = _tagged()
+    assert torch.equal(other(*example), model(*example))
+    with pytest.raises(FormatError, match="differs from the model"):
+        verify(tmp_path / "m.onnx", other, example)
+
+
+@pytest.mark.parametrize(
+    ("free_axes", "said"),
+    [
+        ({"idz": {1: "length"}}, "idz.*ids"),
+        ({"ids": {0: "rows"}}, r"axis 0 of ids.*from 1 to 1 \(axis 0 is the batch\)"),
+        ({"ids": {2: "length"}}, "axis 2 of ids"),
+        ({"ids": {True: "length"}}, "axis True of ids"),
+        ({"scale": {1: "length"}}, "axis 1 of scale, which has size 1.*2 or more"),
+    ],
+)
+def test_free_axes_that_the_example_does_not_have_are_refused(tmp_path, free_axes, said):
+    ids, _ = _tagged()
+    with pytest.raises(UsageError, match=said):
+        export(Tagger(), tmp_path / "m.onnx", (ids, torch.rand(2, 1)), free_axes=free_axes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_axis_that_the_model_needs_fixed_cannot_be_free(tmp_path):
+    with pytest.raises(UnsupportedError, match="cannot export this Linear to ONNX with these axes free"):
+        export(nn.Linear(4, 3), tmp_path / "m.onnx", torch.zeros(2, 4), free_axes={"input": {1: "width"}})
+    assert list(tmp_path.iterdir()) == []

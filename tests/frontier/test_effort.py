@@ -11,7 +11,7 @@ import torch
 from frontier.test_training import trainer
 from isogrid.frontier.effort import samples_of
 from isogrid.frontier.ensemble import Ensemble
-from isogrid.frontier.training import Phase
+from isogrid.frontier.phases import Phase
 from isogrid.masks import find_targets
 from isogrid.schedules import OneShot
 from isogrid.sparsify import ACDC, Movement, RigL, Static, TopKAST, Trigger

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from isogrid.frontier import findings
-from isogrid.metrics import Outcomes
 from isogrid.tasks import ClassificationTask
 
 
@@ -74,41 +72,15 @@ def test_activations_are_those_of_both_models(tiny: ClassificationTask, pair: tu
     assert [rows[0].dense_sparsity, rows[0].sparse_sparsity] == pytest.approx(expected)
 
 
-def test_classes_and_changed_predictions(tiny: ClassificationTask) -> None:
-    labels = np.array([0, 0, 1, 1, 2, 2])
-    dense = Outcomes.of_classes([0, 0, 1, 0, 2, 0], labels)
-    sparse = Outcomes.of_classes([0, 1, 1, 1, 2, 1], labels)
-    rows = findings.class_rows(tiny, dense, sparse)
-    assert [(row.name, row.samples, row.dense, row.sparse) for row in rows] == [
-        ("0", 2, 1.0, 0.5), ("1", 2, 0.5, 1.0), ("2", 2, 0.5, 0.5),
-    ]  # fmt: skip
-    changes = findings.changes(tiny, dense, sparse)
-    assert changes is not None
-    assert (changes.both_right, changes.both_wrong, changes.fixed, changes.broken) == (3, 1, 1, 1)
-    assert [(e.index, e.label, e.dense, e.sparse) for e in changes.examples] == [
-        (1, "0", "0", "1"), (3, "1", "0", "1"), (5, "2", "0", "1"),
-    ]  # fmt: skip
-    assert all(example.image is None for example in changes.examples)
+def test_activations_of_a_model_of_two_whole_numbers(tiny: ClassificationTask) -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
 
+        def forward(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+            return self.relu((user - item).float())
 
-def test_scores_without_classes_have_none(tiny: ClassificationTask) -> None:
-    scores = Outcomes(np.ones(4))
-    assert findings.class_rows(tiny, scores, scores) == []
-    assert findings.changes(tiny, scores, scores) is None
-
-
-def test_names_and_pictures_of_a_task_are_used(tiny: ClassificationTask) -> None:
-    class Pictured(type(tiny)):  # type: ignore[misc]
-        def class_names(self) -> list[str]:
-            return ["cat", "dog"]
-
-        def image(self, split: str, index: int) -> Any:
-            return np.array([[0.0, 2.0], [4.0, float(index)]])
-
-    outcomes = [Outcomes.of_classes(predicted, [0, 2]) for predicted in ([0, 2], [1, 2])]
-    changes = findings.changes(Pictured(), *outcomes)
-    assert changes is not None
-    (example,) = changes.examples
-    assert (example.label, example.dense, example.sparse) == ("cat", "cat", "dog")
-    assert example.image == [[0.0, 0.5], [1.0, 0.0]]
-    assert [row.name for row in findings.class_rows(Pictured(), *outcomes)] == ["cat", "2"]
+    task: Any = copy.copy(tiny)
+    task.example = lambda: (torch.tensor([1, 2]), torch.tensor([3, 1]))
+    assert [row.sparse_sparsity for row in findings.activation_rows(task, Pair(), Pair())] == [0.5]

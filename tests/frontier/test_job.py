@@ -200,6 +200,15 @@ def test_evaluate_may_return_a_number_or_scores(
     assert bool(result.report.classes) == (form == "outcomes")
 
 
+def test_a_model_of_keras_is_told_which_job_takes_it(tmp_path: Path) -> None:
+    model = type("Functional", (nn.Module,), {"__module__": "keras.src.models.functional"})()
+    with pytest.raises(
+        UsageError, match=r"got the Keras model Functional; isogrid\.keras\.optimize is the one that takes"
+    ):
+        optimize(model, max_drop="1pt", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def regression(**changes: Any) -> dict[str, Any]:
     """A linear law with noise, and a network that begins at a good fit of it."""
     generator = torch.Generator().manual_seed(0)

@@ -45,3 +45,14 @@ def test_nothing_is_left_of_a_packed_file_that_cannot_be_made(tmp_path: Path, mo
     with pytest.raises(ig.errors.UsageError):
         ig.export(model, tmp_path / "packed.onnx", torch.zeros(4, 64), packed=True, values="int3")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_packed_file_keeps_a_free_length(model: nn.Module, tmp_path: Path) -> None:
+    example = torch.randn(2, 6, 64)
+    ig.export(model, tmp_path / "packed.onnx", example, packed=True, free_axes={"input": {1: "length"}})
+    assert "isogrid" in _domains(tmp_path / "packed.onnx")
+    session = Session(tmp_path / "packed.onnx")
+    assert session.inputs[0].shape == ("batch", "length", 64)
+    for batch, length in ((1, 1), (3, 9)):
+        x = torch.randn(batch, length, 64)
+        torch.testing.assert_close(torch.from_numpy(session(x.numpy())[0]), model(x), atol=1e-5, rtol=1e-4)

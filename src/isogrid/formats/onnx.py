@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import logging
 import math
 import os
@@ -24,6 +25,10 @@ from isogrid.formats.numbers import Values
 from isogrid.formats.onnx_weights import Source, require_onnx, shrink_weights
 from isogrid.formats.weights import Selection, rounded_weights, weight_targets
 from isogrid.masks import count_zeros, unwrap
+from isogrid.names import unknown_name
+
+FreeAxes = Mapping[str, Mapping[int, str]]
+"""Axes whose size a file leaves open, by input: ``{"ids": {1: "length"}}`` calls axis 1 of the input ids *length*."""
 
 # A protocol buffer, and so an ONNX file without external data, ends there.
 _LARGEST_FILE = 2**31 - 1
@@ -44,6 +49,7 @@ def export(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     dynamic_batch: bool = True,
+    free_axes: FreeAxes | None = None,
     opset: int | None = None,
 ) -> int:
     """Write `model`, in evaluation mode, as an ONNX file with sparse weights; give the number of bytes.
@@ -51,7 +57,7 @@ def export(
     `isogrid.export` is this one with a packed form beside it, and says what the arguments are.
 
     Raises:
-        UsageError: an unknown number format, or no batch axis to leave free.
+        UsageError: an unknown number format, no batch axis to leave free, or free axes that the example does not have.
         UnsupportedError: PyTorch cannot export the model, or the file would pass 2 GB; a weight cannot be rounded.
         TrainingError: a weight that is to be rounded is not finite.
         MissingDependencyError: onnx or onnxscript is not installed.
@@ -72,7 +78,7 @@ def export(
             weight.target.parameter.copy_(torch.from_numpy(weight.array))
     counts = count_zeros(plain, weight_targets(plain, targets, ignore))
 
-    proto = _trace(plain, arguments, input_names, output_names, dynamic_batch, opset)
+    proto = _trace(plain, arguments, input_names, output_names, dynamic_batch, free_axes or {}, opset)
     sources = {weight.target.name: Source(weight.array, weight.target.output_axis) for weight in rounded}
     shrink_weights(proto, values, sources)
     notes = {
@@ -95,7 +101,8 @@ def verify(
 ) -> float:
     """Run an ONNX file in ONNX Runtime and compare with `model`, which must hold the same (rounded) weights.
 
-    Two batch sizes are tried where the file leaves the batch free, else that of `example`.
+    Two batch sizes are tried where the file leaves the batch free, else that of `example`; where it leaves further axes
+    free, these are tried one shorter too.
 
     Args:
         path: the file that `export` wrote.
@@ -115,10 +122,11 @@ def verify(
     plain = copy.deepcopy(unwrap(model)).cpu().eval()
     free = all(isinstance(entry.shape[0], str) for entry in session.get_inputs() if entry.shape)
     batch = _batch(arguments)
-    sizes = [batch, batch + 1] if free and batch else [None]
+    trials = [_resized(arguments, size) for size in (batch, batch + 1)] if free and batch else [arguments]
+    if any(_further_free(session)):
+        trials.append(_shortened(arguments, _further_free(session)))
     worst = 0.0
-    for size in sizes:
-        inputs = arguments if size is None else _resized(arguments, size)
+    for inputs in trials:
         with torch.no_grad():
             expected = [output.numpy() for output in _tensors(plain(*inputs))]
         feeds = {entry.name: value.numpy() for entry, value in zip(session.get_inputs(), _tensors(inputs), strict=True)}
@@ -141,6 +149,7 @@ def _trace(
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
     dynamic_batch: bool,
+    free_axes: FreeAxes,
     opset: int | None,
 ) -> Any:
     """The graph of `model` as an ``onnx.ModelProto``, tidied, with nothing in it that depends on this machine."""
@@ -150,14 +159,13 @@ def _trace(
         raise MissingDependencyError("ONNX export needs onnxscript; run: pip install 'isogrid[onnx]'.") from None
     from onnx_ir.passes import common
 
-    shapes = None
     if dynamic_batch:
         batch = _batch(arguments)
         if batch is None:
             raise UsageError("dynamic_batch needs inputs that share one size on axis 0; pass dynamic_batch=False.")
         # The tracer takes a size of 1 for a constant.
         arguments = _resized(arguments, max(batch, 2))
-        shapes = _free_batch(arguments, torch.export.Dim("batch"))
+    shapes = _free_shapes(model, arguments, free_axes, dynamic_batch=dynamic_batch, input_names=input_names)
     with _silence():
         try:
             program = torch.onnx.export(
@@ -179,6 +187,8 @@ def _trace(
             proto = program.model_proto
         except Exception as problem:
             hint = " (if its batch size is fixed: dynamic_batch=False)" if dynamic_batch else ""
+            if free_axes:
+                hint = " with these axes free"
             raise UnsupportedError(
                 f"PyTorch cannot export this {type(model).__name__} to ONNX{hint}: {first_line(problem)}."
             ) from problem
@@ -237,6 +247,27 @@ def _session(path: str | os.PathLike[str]) -> Any:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as problem:
         raise FormatError(f"ONNX Runtime cannot load {os.fspath(path)}: {first_line(problem)}.") from None
+
+
+def _further_free(session: Any) -> list[list[int]]:
+    """Of each input the axes beside the batch that the file leaves free."""
+    return [
+        [axis for axis, size in enumerate(entry.shape) if axis > 0 and not isinstance(size, int)]
+        for entry in session.get_inputs()
+    ]
+
+
+def _shortened(arguments: tuple[Any, ...], axes: Sequence[Sequence[int]]) -> tuple[Any, ...]:
+    """The arguments with one place less on the axes named for each tensor."""
+    listed = iter(axes)
+
+    def shorten(item: Any) -> Any:
+        for axis in next(listed, ()) if isinstance(item, Tensor) else ():
+            item = item.narrow(axis, 0, max(1, item.shape[axis] - 1))
+        return item
+
+    shortened: tuple[Any, ...] = _mapped(arguments, shorten)
+    return shortened
 
 
 def _difference(path: str | os.PathLike[str], found: list[NDArray[Any]], expected: list[NDArray[Any]]) -> float:
@@ -299,5 +330,60 @@ def _resized(arguments: tuple[Any, ...], size: int) -> tuple[Any, ...]:
     return resized
 
 
-def _free_batch(arguments: tuple[Any, ...], batch: Any) -> Any:
-    return _mapped(arguments, lambda item: {0: batch} if isinstance(item, Tensor) else None)
+def _free_shapes(
+    model: nn.Module,
+    arguments: tuple[Any, ...],
+    free_axes: FreeAxes,
+    *,
+    dynamic_batch: bool,
+    input_names: Sequence[str] | None,
+) -> Any:
+    """Which axes are free, in the form that PyTorch's exporter takes; None where every size is fixed.
+
+    The batch is one size for all.  Of a further axis the tracer finds out itself which sizes it may have: a table of
+    positions, say, allows for so many.
+    """
+    batch = torch.export.Dim("batch") if dynamic_batch else None
+    shapes = _mapped(arguments, lambda item: {0: batch} if batch is not None and isinstance(item, Tensor) else None)
+    if not free_axes:
+        return None if batch is None else shapes
+    listed = list(shapes)
+    known = _argument_names(model, len(arguments), input_names)
+    for name, axes in free_axes.items():
+        if name not in known:
+            raise unknown_name("input", name, known)
+        place = known.index(name)
+        tensor = arguments[place]
+        if not isinstance(tensor, Tensor):
+            raise UsageError(f"free_axes names the input {name}, a {type(tensor).__name__}; accepted are tensors.")
+        for axis in axes:
+            _check_free_axis(name, axis, tensor, dynamic_batch=dynamic_batch)
+        listed[place] = {**(shapes[place] or {}), **axes}
+    return tuple(listed)
+
+
+def _argument_names(model: nn.Module, count: int, input_names: Sequence[str] | None) -> list[str]:
+    """What the positional arguments are called: as `input_names` says, else as ``forward`` does."""
+    if input_names is not None and len(input_names) == count:
+        return list(input_names)
+    positional = [
+        parameter.name
+        for parameter in inspect.signature(model.forward).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return positional[:count]
+
+
+def _check_free_axis(name: str, axis: int, tensor: Tensor, *, dynamic_batch: bool) -> None:
+    least = 1 if dynamic_batch else 0
+    if isinstance(axis, bool) or not isinstance(axis, int) or not least <= axis < tensor.dim():
+        said = " (axis 0 is the batch)" if dynamic_batch else ""
+        raise UsageError(
+            f"free_axes names axis {axis!r} of {name}, whose shape is {tuple(tensor.shape)}; accepted are whole "
+            f"numbers from {least} to {tensor.dim() - 1}{said}."
+        )
+    if tensor.shape[axis] < 2:
+        raise UsageError(
+            f"free_axes names axis {axis} of {name}, which has size {tensor.shape[axis]} in the example; needed is 2 "
+            "or more, as the tracer takes 1 for a constant."
+        )

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-from torch import nn
+from typing import Any, Protocol, Self
 
 from isogrid.floor import Floor
-from isogrid.formats.model import model_bytes
-from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import Listener
+from isogrid.frontier.phases import Phase, Trained
 from isogrid.frontier.points import PRECISIONS, FrontierPoint
-from isogrid.frontier.training import Phase, Trained, Trainer
-from isogrid.masks import count_zeros, find_targets
+from isogrid.frontier.workshop import Workshop
 from isogrid.metrics import value_of
-from isogrid.precision.quantize import quantize
-from isogrid.runtime.estimate import Latency
-from isogrid.sparsify import Method, Usage, prune
+
+
+class Climbing(Protocol):
+    """What the search asks of a method, in whatever framework."""
+
+    @property
+    def usage(self) -> Any:
+        """How a sparsity is reached; its ``value`` is ``"climb"``, ``"restart"`` or ``"after"`` (the training)."""
+
+    def at(self, sparsity: float) -> Self:
+        """The same method aimed at another sparsity."""
+
+    def with_floor(self, limit: float, *, higher_is_better: bool) -> Self:
+        """The same method told which metric must hold."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class SearchPlan:
         until: stop dense training at this validation metric.
     """
 
-    method: Method
+    method: Climbing
     floor: Floor
     match_dense: bool = True
     patience: int = 3
@@ -59,10 +67,10 @@ class Found:
 class Search:
     """One search.  Repeating it in the same run directory goes through the same decisions, from checkpoints."""
 
-    def __init__(self, trainer: Trainer, plan: SearchPlan, listener: Listener) -> None:
-        self._trainer, self._plan, self._listener = trainer, plan, listener
-        self._recipe, self._task = trainer.recipe, trainer.task
-        self._latency = Latency(trainer.new_model(), trainer.task.example())
+    def __init__(self, workshop: Workshop, plan: SearchPlan, listener: Listener) -> None:
+        self._workshop, self._plan, self._listener = workshop, plan, listener
+        self._recipe, self._metric = workshop.recipe, workshop.metric
+        self._usage: str = plan.method.usage.value
 
     # -- the dense baseline ------------------------------------------------------------------------------------------
 
@@ -78,46 +86,44 @@ class Search:
         if self._matches_dense:
             for cycle in range(1, len(self._recipe.ladder) + 1):
                 phase = Phase(f"dense-{cycle:02d}", f"dense, cycle {cycle}", self._recipe.rung_epochs, self._rung_lr)
-                cycles.append(self._trainer.train(phase, start=cycles[-1]))
-        metric = self._task.metric
+                cycles.append(self._workshop.train(phase, start=cycles[-1]))
+        metric = self._metric
         best = max(cycles, key=lambda one: one.metric if metric.higher_is_better else -one.metric)
         found = Found(best, self._plan.floor.limit(metric, best.metric), best.metric)
         found.trained["dense"] = best
         self._start = first
-        self._teacher = self._ensemble(cycles)
+        self._workshop.teach(self._best(cycles))
         self._measure(found, "dense", 0, best)
         return found
 
-    def _ensemble(self, cycles: Sequence[Trained]) -> Ensemble:
-        """The best dense cycles as one teacher: matched training made them anyway, and together they know more."""
-        metric = self._task.metric
+    def _best(self, cycles: Sequence[Trained]) -> list[Trained]:
+        """The best dense cycles, as teachers: matched training made them anyway, and together they know more."""
+        metric = self._metric
         ranked = sorted(cycles, key=lambda one: -one.metric if metric.higher_is_better else one.metric)
-        return Ensemble([self._trainer.model_of(one) for one in ranked[: self._recipe.teachers]])
+        return ranked[: self._recipe.teachers]
 
     @property
     def _matches_dense(self) -> bool:
-        return self._plan.match_dense and not self._task.pretrained and self._plan.method.usage is Usage.CLIMB
+        return self._plan.match_dense and not self._workshop.pretrained and self._usage == "climb"
 
     def _most_epochs(self) -> int:
         """Passes over the training data if no rung breaks the floor."""
-        recipe, usage = self._recipe, self._plan.method.usage
+        recipe = self._recipe
         rungs = len(recipe.ladder) + self._plan.bisections
-        each = {Usage.CLIMB: recipe.rung_epochs, Usage.RESTART: recipe.epochs, Usage.AFTER: 0}[usage]
-        dense = (0 if self._task.pretrained else recipe.epochs) + (
+        each = {"climb": recipe.rung_epochs, "restart": recipe.epochs, "after": 0}[self._usage]
+        dense = (0 if self._workshop.pretrained else recipe.epochs) + (
             len(recipe.ladder) * each if self._matches_dense else 0
         )
         return dense + rungs * each
 
     def _first_dense(self) -> Trained:
-        if self._task.pretrained:
-            model = self._trainer.new_model()
-            value = value_of(self._trainer.measure(model, "validation"))
-            return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, None, value, 0, 0.0)
+        if self._workshop.pretrained:
+            return self._workshop.given()
         phase = Phase("dense-00", "dense", self._recipe.epochs, self._recipe.lr, until=self._plan.until)
-        return self._trainer.train(phase)
+        return self._workshop.train(phase)
 
     @property
-    def _rung_lr(self) -> float:
+    def _rung_lr(self) -> float | None:
         return self._recipe.lr if self._recipe.rung_lr is None else self._recipe.rung_lr
 
     # -- the climb ---------------------------------------------------------------------------------------------------
@@ -159,79 +165,35 @@ class Search:
         return any(point.holds for point in found.points if point.rung == rung)
 
     def _rung(self, found: Found, rung: int, sparsity: float, below: Trained) -> Trained:
-        method = self._plan.method.at(sparsity).with_floor(
-            found.limit, higher_is_better=self._task.metric.higher_is_better
-        )
+        method = self._plan.method.at(sparsity).with_floor(found.limit, higher_is_better=self._metric.higher_is_better)
         name = f"rung-{rung:02d}"
         title = f"rung {rung}, {100 * sparsity:.4g} %"
-        if method.usage is Usage.AFTER:
-            trained = self._prune_once(found, method)
-        elif method.usage is Usage.RESTART:
+        if self._usage == "after":
+            trained = self._workshop.prune(found.dense, method)
+        elif self._usage == "restart":
             phase = Phase(name, title, self._recipe.epochs, self._recipe.lr, method)
-            trained = self._trainer.train(phase, teacher=self._teacher)
+            trained = self._workshop.train(phase, taught=True)
         else:
             phase = Phase(name, title, self._recipe.rung_epochs, self._rung_lr, method)
-            trained = self._trainer.train(phase, start=below, teacher=self._teacher)
+            trained = self._workshop.train(phase, start=below, taught=True)
         found.trained[name] = trained
         self._measure(found, name, rung, trained)
         return trained
 
-    def _prune_once(self, found: Found, method: Method) -> Trained:
-        model = self._trainer.model_of(found.dense)
-        task = self._task
-        report = prune(
-            model, method, data=self._trainer.calibration(method), forward=task.forward, loss=task.loss,
-            targets=task.targets, ignore=task.ignore, seed=self._trainer.seed,
-        )  # fmt: skip
-        value = value_of(self._trainer.measure(model, "validation"))
-        return Trained(dict(model.state_dict()), report.masks, value, found.dense.steps, found.dense.flops)
-
-    # -- both levers -------------------------------------------------------------------------------------------------
-
-    def at_precision(self, trained: Trained, precision: str) -> nn.Module:
-        """A phase's model with its weights rounded to `precision`."""
-        model = self._trainer.model_of(trained)
-        return round_model(model, precision, self._task.targets, self._task.ignore)
-
     def _measure(self, found: Found, phase: str, rung: int, trained: Trained) -> None:
-        task = self._task
+        """Both levers together: the rung's model at each precision."""
         best: float | None = None
         any_holds = False
         for precision in PRECISIONS:
-            model = self.at_precision(trained, precision)
-            value = value_of(self._trainer.measure(model, "validation"))
-            targets = find_targets(model, task.targets, task.ignore)
-            counts = count_zeros(model, targets)
-            holds = task.metric.at_least(value, found.limit)
+            model = self._workshop.at_precision(trained, precision)
+            value = value_of(self._workshop.measure(model, "validation"))
+            holds = self._metric.at_least(value, found.limit)
             if rung == 0 and precision == "fp32":
                 holds = True
-            size = model_bytes(model, precision, targets=task.targets, ignore=task.ignore)
-            found.points.append(
-                FrontierPoint(
-                    phase,
-                    rung,
-                    precision,
-                    value,
-                    counts["sparsity"],
-                    counts["sparsity_of_model"],
-                    counts["nonzeros"],
-                    size,
-                    holds,
-                    self._latency(model),
-                )
-            )
+            costs = dataclasses.asdict(self._workshop.weigh(model, precision))
+            found.points.append(FrontierPoint(phase, rung, precision, value, holds=holds, **costs))
             any_holds = any_holds or holds
-            best = value if best is None or task.metric.at_least(value, best) else best
+            best = value if best is None or self._metric.at_least(value, best) else best
         assert best is not None
         if rung > 0:
-            self._listener.rung_measured(found.points[-3].sparsity, best, any_holds)
-
-
-def round_model(
-    model: nn.Module, precision: str, targets: Sequence[str] | None, ignore: Sequence[str] | None
-) -> nn.Module:
-    """A copy of `model` in eval mode whose weights are what a file of that precision holds."""
-    rounded = copy.deepcopy(model).eval()
-    if precision != "fp32":
-        quantize(rounded, weights=precision, targets=targets, ignore=ignore)  # type: ignore[arg-type]
-    return rounded
+            self._listener.rung_measured(found.points[-len(PRECISIONS)].sparsity, best, any_holds)

@@ -5,14 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import datetime as dt
 import hashlib
-import importlib.metadata
-import importlib.util
-import json
-import math
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,48 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isogrid import floor as floors
-from isogrid.errors import MissingDependencyError, UsageError
+from isogrid.errors import UsageError
 from isogrid.floor import Floor
 from isogrid.formats.model import load
-from isogrid.frontier.climb import Search, SearchPlan
+from isogrid.frontier.climb import SearchPlan
 from isogrid.frontier.events import Listener
 from isogrid.frontier.loop_task import LoopTask
 from isogrid.frontier.points import check_minimize
 from isogrid.frontier.rundir import RunDirectory
+from isogrid.frontier.torch_workshop import TorchWorkshop
 from isogrid.frontier.training import Trainer, build_optimizer
-from isogrid.frontier.writing import Writer
+from isogrid.frontier.work import OptimizeResult, check_libraries, check_numbers, choose_floor, configuration, run_job
 from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric
 from isogrid.names import canonical
-from isogrid.report.data import ReportData
 from isogrid.sparsify import Method, SparseState, methods, parse_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.state import dense_layers
 from isogrid.tasks import Recipe, Task, load_task
-from isogrid.versions import versions
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizeResult:
-    """What the main job found.
-
-    Attributes:
-        path: the run directory.
-        report: all that the report shows: ``dense``, ``balance``, ``verdict``, ``points`` and more.
-        model: the balance point's model in eval mode, its weights rounded to its precision.
-        resumed: whether the run had been finished before, so that nothing was computed now.
-    """
-
-    path: Path
-    report: ReportData
-    model: nn.Module
-    resumed: bool
-
-    @property
-    def verdict(self) -> str:
-        """``"held"``, ``"broken"``, ``"unresolved"`` or ``"untested"``."""
-        return self.report.verdict.state
 
 
 def optimize(
@@ -128,52 +98,33 @@ def optimize(
     chosen_method = _method(method)
     chosen_recipe = _recipe(task.recipe if recipe is None else recipe, chosen_method)
     objective = check_minimize(minimize)
-    _check_numbers(seed, until)
-    plan = SearchPlan(chosen_method, _floor(max_drop, floor), match_dense=match_dense, until=until)
+    check_numbers(seed, until)
+    plan = SearchPlan(chosen_method, choose_floor(max_drop, floor), match_dense=match_dense, until=until)
     run = RunDirectory(out)
     with _own_random_numbers(task):
         trainer = Trainer(task, chosen_recipe, run, seed, listener)
         fresh = trainer.new_model()
-        config = {
-            "isogrid": importlib.metadata.version("isogrid"),
-            "task": task.name,
-            "metric": dataclasses.asdict(task.metric),
-            "model": _digest(fresh),
-            "pretrained": task.pretrained,
-            "targets": task.targets,
-            "ignore": task.ignore,
-            "method": repr(chosen_method),
-            "floor": plan.floor.text,
-            "floor_kind": plan.floor.kind,
-            "minimize": objective,
-            "recipe": dataclasses.asdict(chosen_recipe),
-            "match_dense": match_dense,
-            "until": until,
-            "seed": seed,
-        }
-        if force or not run.finished:
-            # Before anything is removed or trained: what would fail at the end of a long run fails now.
-            _check_job(task, fresh, plan, chosen_recipe)
-        with run.opened(config, force=force) as finished:
-            if finished:
-                report = ReportData.from_json(json.dumps(run.read_json("report.json")))
-                return OptimizeResult(run.path, report, load(run.path / "model.safetensors", into=fresh).eval(), True)
-            started = time.monotonic()
-            search = Search(trainer, plan, listener)
-            found = search.baseline()
-            writer = Writer(run, task, trainer, search, plan.floor, objective)
-            writer.write_frontier(found)
-            search.climb(found, measured=lambda: writer.write_frontier(found))
-            about = {
+        config = configuration(
+            plan, chosen_recipe, objective, seed, task=task.name, setting=task.setting,
+            metric=dataclasses.asdict(task.metric), model=_digest(fresh), pretrained=task.pretrained,
+            targets=task.targets, ignore=task.ignore,
+        )  # fmt: skip
+        return run_job(
+            run,
+            config,
+            plan,
+            objective,
+            force=force,
+            check=lambda: _check_job(task, fresh, chosen_method, plan.floor, chosen_recipe),
+            workshop=lambda: TorchWorkshop(trainer),
+            read=lambda folder: load(folder / "model.safetensors", into=fresh).eval(),
+            listener=listener,
+            about={
                 "title": f"{task.name}: the balance point",
                 "task": task.summary,
                 "command": command or f"isogrid.optimize({task.name!r}, ...)",
-                "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-                "seed": seed,
-                "versions": versions(),
-            }
-            report, balanced = writer.finish(found, about, started)
-    return OptimizeResult(run.path, report, balanced, False)
+            },
+        )
 
 
 def _task(model: nn.Module | Task | str, **loop: Any) -> Task:
@@ -187,6 +138,10 @@ def _task(model: nn.Module | Task | str, **loop: Any) -> Task:
                 f"optimize() got {given[0]} beside the task {model.name!r}, which has its own; pass a module instead."
             )
         return model
+    if _is_of_keras(model):
+        raise UsageError(
+            f"optimize() got the Keras model {type(model).__name__}; isogrid.keras.optimize is the one that takes it."
+        )
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"optimize() got {type(model).__name__}; accepted are a torch.nn.Module, a Task or a task's name."
@@ -197,6 +152,11 @@ def _task(model: nn.Module | Task | str, **loop: Any) -> Task:
             f"optimize() of a module needs {missing[0]} too; accepted are train, evaluate and example together."
         )
     return LoopTask(model, name=type(model).__name__, **loop)
+
+
+def _is_of_keras(model: object) -> bool:
+    """Told by name: nobody who works with PyTorch has Keras loaded for this.  On PyTorch its models are modules too."""
+    return any(cls.__module__.partition(".")[0] in ("keras", "tf_keras") for cls in type(model).__mro__)
 
 
 def _method(method: Method | str) -> Method:
@@ -217,29 +177,17 @@ def _recipe(recipe: Recipe, method: Method) -> Recipe:
     return dataclasses.replace(recipe, ladder=[*(rung for rung in recipe.ladder if rung < most), most])
 
 
-def _check_numbers(seed: int, until: float | None) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"optimize() got seed={seed!r}; accepted is a whole number >= 0.")
-    if until is not None and not (isinstance(until, float | int) and math.isfinite(until)):
-        raise UsageError(f"optimize() got until={until!r}; accepted is a finite number, or None.")
-
-
-def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan, recipe: Recipe) -> None:
+def _check_job(task: Task, fresh: nn.Module, method: Method, floor: Floor, recipe: Recipe) -> None:
     """Whatever can be known before the training: libraries, floor, targets, method, example.
 
     Raises:
         MissingDependencyError, FloorError, TargetError, PatternError, UnsupportedError, UsageError: what does not fit.
     """
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(library) is None:
-            raise MissingDependencyError(
-                f"optimize() writes an ONNX file at its end, which needs {library}; install it with: pip install "
-                "'isogrid[onnx]'."
-            )
-    plan.floor.limit_from(task.metric, 1.0)
+    check_libraries(("onnx", "onnxscript", "onnxruntime"))
+    floor.limit_from(task.metric, 1.0)
     layers = dense_layers(find_targets(fresh, task.targets, task.ignore))
     state = SparseState(layers, total_steps=1, seed=0, optimizer=build_optimizer(fresh, recipe, recipe.lr), model=fresh)
-    plan.method.at(recipe.ladder[0]).check(state)
+    method.at(recipe.ladder[0]).check(state)
     example = task.example()
     try:
         with torch.no_grad():
@@ -249,12 +197,6 @@ def _check_job(task: Task, fresh: nn.Module, plan: SearchPlan, recipe: Recipe) -
         raise UsageError(
             f"The model does not take its example inputs, {shapes}: {type(problem).__name__}: {problem}"
         ) from problem
-
-
-def _floor(drop: str | float | None, absolute: str | float | None) -> Floor:
-    if (drop is None) == (absolute is None):
-        raise UsageError("optimize() needs either max_drop, such as '0.5pt' or '1%', or floor, such as 0.95.")
-    return floors.max_drop(drop) if drop is not None else floors.absolute(absolute)  # type: ignore[arg-type]
 
 
 def _digest(model: nn.Module) -> str:

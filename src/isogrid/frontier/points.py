@@ -15,6 +15,8 @@ from isogrid.metrics import Metric
 Minimize = Literal["bytes", "nonzeros", "latency"]
 OBJECTIVES: tuple[Minimize, ...] = ("bytes", "nonzeros", "latency")
 PRECISIONS: tuple[Values, ...] = ("fp32", "fp16", "int8")
+LADDER = (0.5, 0.75, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998)
+"""The sparsities that the main job climbs through, rung by rung, until the floor breaks."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,20 @@ class FrontierPoint:
 
     ``phase`` names its checkpoint, ``rung`` counts from 0, the dense model.  ``bytes`` are those of the smallest file
     that holds it, ``sparsity`` and ``nonzeros`` real zeros after rounding.  ``latency`` is what the cost model expects
-    a call's layers to take, in milliseconds (`isogrid.runtime.estimate`): the same in every run, as no clock would be.
+    a call's layers to take, in milliseconds (`isogrid.runtime.estimate`): the same in every run, as no clock would be;
+    None where there is no estimate.
     """
 
     phase: str
     rung: int
-    precision: str
+    precision: Values
     metric: float
     sparsity: float
     sparsity_of_model: float
     nonzeros: int
     bytes: int
     holds: bool
-    latency: float = 0.0
+    latency: float | None = 0.0
 
     def cost(self, minimize: Minimize) -> float:
         """What is to be made small."""

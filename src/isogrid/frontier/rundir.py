@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from isogrid.errors import RunError
 from isogrid.formats.files import write_atomically
@@ -21,8 +18,8 @@ from isogrid.names import dotted
 _CHECKPOINT_MAGIC = b"isogrid checkpoint 1\n"
 _CONFIG, _RESULT, _LOCK = "config.json", "result.json", ".lock"
 _FILES = (
-    _RESULT, "frontier.json", "frontier.csv", "report.json", "report.html", "model.onnx", "model.safetensors",
-    "dense.safetensors",
+    _RESULT, "frontier.json", "frontier.csv", "report.json", "report.html", "model.onnx", "model.packed.onnx",
+    "model.safetensors", "dense.safetensors", "model.keras", "dense.keras",
 )  # fmt: skip
 
 
@@ -176,16 +173,13 @@ class RunDirectory:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(self.path / name, text.encode() + b"\n")
 
-    def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
+    def save_checkpoint(self, name: str, payload: bytes) -> None:
         """Write a checkpoint with its own digest in front, so that damage is seen when it is read."""
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        payload = buffer.getvalue()
         digest = hashlib.sha256(payload).hexdigest().encode() + b"\n"
         write_atomically(self.checkpoints / f"{name}.ckpt", _CHECKPOINT_MAGIC + digest + payload)
 
-    def load_checkpoint(self, name: str) -> dict[str, Any] | None:
-        """A checkpoint, or None where there is none.
+    def load_checkpoint(self, name: str) -> bytes | None:
+        """What a checkpoint holds, or None where there is none.
 
         Raises:
             RunError: the checkpoint is damaged.
@@ -203,8 +197,7 @@ class RunDirectory:
             raise RunError(
                 f"The checkpoint {path} is damaged; remove that file to redo its phase, or run again with --force."
             )
-        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        return state
+        return payload
 
     def drop_checkpoint(self, name: str) -> None:
         """Remove a checkpoint that a finished phase has made useless."""

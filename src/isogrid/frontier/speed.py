@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
 from isogrid.errors import IsogridError, UnsupportedError, UsageError
-from isogrid.formats import onnx as onnx_format
 from isogrid.formats.numbers import Values
 from isogrid.report.data import Speed, SpeedRow
 from isogrid.runtime.benchmarking.contestants import Feeds, in_onnxruntime
-from isogrid.runtime.exporting import input_shapes
 from isogrid.runtime.session import Session
 from isogrid.runtime.timing import Candidate, race, ratio
 
@@ -26,12 +23,12 @@ _THREADS = 1
 """The models of a run may be small, and a second thread would measure how fast it wakes up."""
 
 
-def write_packed(source: Path, target: Path, values: Values, example: tuple[Any, ...]) -> int | None:
+def write_packed(source: Path, target: Path, values: Values, example: Sequence[NDArray[Any]]) -> int | None:
     """The packed form of a written model: its bytes, or None where no layer would gain, and then no file."""
     from isogrid.runtime.packing.packer import pack
 
     # The larger batch decides: what pays there pays more for one sample.
-    shapes = input_shapes(source, example, batch=BATCHES[-1])
+    shapes = Session(source, threads=1).shapes_of(example, batch=BATCHES[-1])
     report = pack(source, target, values=values, shapes=shapes)
     if report.packed:
         return report.bytes_after
@@ -39,15 +36,18 @@ def write_packed(source: Path, target: Path, values: Values, example: tuple[Any,
     return None
 
 
-def measure_speed(dense: nn.Module, files: Mapping[str, Path], example: tuple[Any, ...]) -> Speed | None:
+def measure_speed(
+    export_dense: Callable[[Path], object], files: Mapping[str, Path], example: Sequence[NDArray[Any]]
+) -> Speed | None:
     """Times of the dense model and of the `files` by what they are called, for one sample and for a batch.
 
-    None where the model cannot be fed with batches of these sizes.
+    `export_dense` writes the dense model as a plain ONNX file.  None where the model cannot be fed with batches of
+    these sizes.
     """
     with tempfile.TemporaryDirectory(prefix="isogrid-") as folder:
         baseline = Path(folder, "dense.onnx")
         try:
-            onnx_format.export(copy.deepcopy(dense), baseline, example)
+            export_dense(baseline)
         except (UnsupportedError, UsageError):
             return None
         every = {"dense": baseline, **files}
@@ -81,12 +81,8 @@ def _raced(files: Mapping[str, Path], feeds: Feeds, batch: int) -> list[SpeedRow
     return rows
 
 
-def _feeds(model: Path, example: tuple[Any, ...], batch: int) -> Feeds:
+def _feeds(model: Path, example: Sequence[NDArray[Any]], batch: int) -> Feeds:
     ports = Session(model, threads=1).inputs
-    tensors = [tensor for tensor in example if isinstance(tensor, Tensor)]
-    if len(ports) != len(tensors):
+    if len(ports) != len(example):
         raise UsageError("The example has other inputs than the file.")
-    return {
-        port.name: tensor[torch.arange(batch) % len(tensor)].numpy()
-        for port, tensor in zip(ports, tensors, strict=True)
-    }
+    return {port.name: array[np.arange(batch) % len(array)] for port, array in zip(ports, example, strict=True)}

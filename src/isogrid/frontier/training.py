@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ from isogrid.errors import DataError, TrainingError, UsageError
 from isogrid.frontier.effort import Effort, samples_of
 from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import EpochEnd, Listener
+from isogrid.frontier.phases import Phase, Trained
 from isogrid.frontier.rundir import RunDirectory
+from isogrid.frontier.tensor_states import load_state, save_state
 from isogrid.masks import count_zeros, find_targets
 from isogrid.metrics import Outcomes, to_outcomes, value_of
 from isogrid.sparsify import Method, Sparsifier
@@ -27,41 +28,6 @@ _CALIBRATION_SAMPLES = 1024
 """How much of the training data a method sees that looks at data outside the training."""
 _WARM_UP = 0.05
 """Share of a phase in which the learning rate rises to its peak."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What one phase does.
-
-    Attributes:
-        name: of its checkpoint.
-        title: for people.
-        epochs: passes over the training data.
-        lr: peak learning rate.
-        method: what makes zeros meanwhile, already aimed at its sparsity; None trains densely.
-        until: a metric of the validation split at which the phase stops early.
-    """
-
-    name: str
-    title: str
-    epochs: int
-    lr: float
-    method: Method | None = None
-    until: float | None = None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a phase ends with: the model's state, the masks that hold its zeros, and how far it went.
-
-    ``flops`` is what the whole training up to here has cost, the phases below included.
-    """
-
-    model: dict[str, Tensor]
-    masks: dict[str, Tensor] | None
-    metric: float
-    steps: int
-    flops: float
 
 
 class Trainer:
@@ -129,7 +95,7 @@ class Trainer:
             TrainingError: the loss or a weight is not finite.
             DataError: a pass gives no batch.
         """
-        done = self._run.load_checkpoint(phase.name)
+        done = load_state(self._run, phase.name)
         if done is not None:
             self._run.drop_checkpoint(f"{phase.name}.partial")
             self.history.extend(done["history"])
@@ -140,7 +106,8 @@ class Trainer:
         trained, history = run.run()
         self.history.extend(history)
         self.flops += run.flops
-        self._run.save_checkpoint(
+        save_state(
+            self._run,
             phase.name,
             {
                 "model": trained.model, "masks": trained.masks, "metric": trained.metric, "steps": trained.steps,
@@ -163,12 +130,14 @@ class _PhaseRun:
         self.model = trainer.new_model()
         if start is not None:
             self.model.load_state_dict(start.model)
-        self.optimizer = build_optimizer(self.model, self.recipe, phase.lr)
+        assert phase.lr is not None, "a recipe of PyTorch has a learning rate"
+        self.lr = phase.lr
+        self.optimizer = build_optimizer(self.model, self.recipe, self.lr)
         self.sparsifier = self._sparsify(start)
         self.targets = find_targets(self.model, self.task.targets, self.task.ignore)
         self.step, self.epoch = 0, 0
         self.flops = 0.0
-        self.flops_before = start.flops if start is not None else 0.0
+        self.flops_before = start.flops or 0.0 if start is not None else 0.0
         trainer.effort.forget()
         self.history: list[dict[str, Any]] = []
         self.metric = math.nan
@@ -253,7 +222,7 @@ class _PhaseRun:
 
     def _one_step(self, batch: Any) -> float:
         due = self.step if self.sparsifier is None else self.sparsifier.lr_step
-        rate = self.phase.lr * rate_at(due, self.total_steps)
+        rate = self.lr * rate_at(due, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         taught = self.teacher is not None and self.recipe.distill > 0
@@ -280,7 +249,8 @@ class _PhaseRun:
         return value
 
     def _save_partial(self) -> None:
-        self.run_directory.save_checkpoint(
+        save_state(
+            self.run_directory,
             f"{self.phase.name}.partial",
             {
                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
@@ -290,7 +260,7 @@ class _PhaseRun:
         )  # fmt: skip
 
     def _resume(self) -> None:
-        saved = self.run_directory.load_checkpoint(f"{self.phase.name}.partial")
+        saved = load_state(self.run_directory, f"{self.phase.name}.partial")
         if saved is None:
             return
         self.model.load_state_dict(saved["model"])

@@ -28,6 +28,7 @@ def export(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     dynamic_batch: bool = True,
+    free_axes: onnx.FreeAxes | None = None,
     opset: int | None = None,
 ) -> int:
     """Write `model`, in evaluation mode, as an ONNX file with sparse weights; give the number of bytes.
@@ -49,10 +50,13 @@ def export(
         targets, ignore: which weights are rounded and counted, as in `isogrid.save`.
         input_names, output_names: names in the graph; by default those of ``forward`` and of the graph.
         dynamic_batch: leave axis 0 of every input tensor free (one size for all), named ``batch``.
+        free_axes: further axes to leave free, by input and axis, with a name for each: ``{"ids": {1: "length"}}``.
+            Inputs are called as in `input_names`, or else as in ``forward``.  The example needs a size of 2 or more
+            there.
         opset: ONNX operator set; by default that of the installed exporter.
 
     Raises:
-        UsageError: an unknown number format, or no batch axis to leave free.
+        UsageError: an unknown number format, no batch axis to leave free, or free axes that the example does not have.
         UnsupportedError: PyTorch cannot export the model, or the file would pass 2 GB; a weight cannot be rounded.
         TrainingError: a weight that is to be rounded is not finite.
         FormatError: the packed model's outputs differ from the standard one's; nothing is written.
@@ -66,10 +70,18 @@ def export(
     ...     size = export(layer, folder + "/packed.onnx", torch.zeros(8, 512), packed=True)
     ...     size == os.path.getsize(folder + "/packed.onnx")
     True
+
+    Sequences of any length:
+
+    >>> example = torch.zeros(2, 5, 512)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = export(layer, folder + "/free.onnx", example, free_axes={"input": {1: "length"}})
+    ...     Session(folder + "/free.onnx")(torch.ones(3, 9, 512).numpy())[0].shape
+    (3, 9, 512)
     """
     options: dict[str, Any] = {
         "values": values, "targets": targets, "ignore": ignore, "input_names": input_names,
-        "output_names": output_names, "dynamic_batch": dynamic_batch, "opset": opset,
+        "output_names": output_names, "dynamic_batch": dynamic_batch, "free_axes": free_axes, "opset": opset,
     }  # fmt: skip
     if not packed:
         return onnx.export(model, path, example, **options)
@@ -78,24 +90,6 @@ def export(
     with tempfile.TemporaryDirectory(prefix="isogrid-") as folder:
         standard = Path(folder, "standard.onnx")
         onnx.export(model, standard, example, **options)
-        given = [example] if isinstance(example, Tensor) else example
-        return pack(standard, path, values=values, shapes=input_shapes(standard, given)).bytes_after
-
-
-def input_shapes(
-    model: str | os.PathLike[str], example: Sequence[Any], *, batch: int | None = None
-) -> dict[str, tuple[int, ...]]:
-    """The shapes of an ONNX model's inputs, by name: those of the example's tensors, in order.
-
-    With `batch`, every axis 0 has that size, if the model leaves all of them free.  Nothing where the file has another
-    number of inputs: an exporter may have dropped one.
-    """
-    ports = Session(model, threads=1).inputs
-    tensors = [part for part in example if isinstance(part, Tensor)]
-    if len(ports) != len(tensors):
-        return {}
-    free = all(isinstance(port.shape[0], str) for port in ports if port.shape)
-    shapes = {port.name: tuple(tensor.shape) for port, tensor in zip(ports, tensors, strict=True)}
-    if batch is None or not free:
-        return shapes
-    return {name: (batch, *shape[1:]) for name, shape in shapes.items()}
+        tensors = [part for part in ([example] if isinstance(example, Tensor) else example) if isinstance(part, Tensor)]
+        shapes = Session(standard, threads=1).shapes_of(tensors)
+        return pack(standard, path, values=values, shapes=shapes).bytes_after

@@ -134,6 +134,20 @@ class Session:
         """``run`` with the inputs in order."""
         return self.run(inputs)
 
+    def shapes_of(self, arrays: Sequence[Any], *, batch: int | None = None) -> dict[str, tuple[int, ...]]:
+        """The shapes that the inputs have with `arrays`, in order, by name.
+
+        With `batch`, every axis 0 has that size, if the model leaves all of them free.  Nothing where there is another
+        number of inputs: an exporter may have dropped one.
+        """
+        if len(self.inputs) != len(arrays):
+            return {}
+        free = all(isinstance(port.shape[0], str) for port in self.inputs if port.shape)
+        shapes = {port.name: tuple(array.shape) for port, array in zip(self.inputs, arrays, strict=True)}
+        if batch is None or not free:
+            return shapes
+        return {name: (batch, *shape[1:]) for name, shape in shapes.items()}
+
     def _described(self) -> str:
         return ", ".join(map(str, self.inputs))
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 import isogrid as ig
 import isogrid.keras as ik
 from integrations.keras import small
-from isogrid.scores import Gradient
+from isogrid.errors import UnsupportedError
+from isogrid.patterns import Pattern, parse_pattern
+from isogrid.scores import SNIP, Fisher, Gradient, GraSP, Magnitude, Movement, Random, Score, SynFlow, Taylor, Wanda
 
 NAMES = ("first/kernel", "last/kernel")
 
@@ -44,8 +46,29 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert np.array_equal(mask, other[name]), name
 
 
-@pytest.mark.parametrize("score", ["magnitude", "random"])
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "fan_in", "row", "channel", "block:1x4"])
+PATTERNS = ("unstructured", "2:4", "fan_in", "row", "channel", "block:1x4")
+OF_WEIGHTS = (Magnitude, Random)
+OF_GRADIENTS = (Gradient, SNIP, Taylor, Movement)
+OF_DATA = (Fisher, GraSP, SynFlow, Wanda)
+
+
+def test_every_pattern_and_score_is_compared_or_refused() -> None:
+    """Of the package's own: a new one must find its place here."""
+    own = [cls for cls in Pattern.__subclasses__() if cls.__module__ == "isogrid.patterns"]
+    assert {type(parse_pattern(pattern)) for pattern in PATTERNS} == set(own)
+    scores = {cls for cls in Score.__subclasses__() if cls.__module__ == "isogrid.scores"}
+    assert {*OF_WEIGHTS, *OF_GRADIENTS, *OF_DATA} == scores
+
+
+@pytest.mark.parametrize("score", OF_DATA)
+def test_scores_that_look_at_data_are_refused_by_name(score: type[Score]) -> None:
+    for method in (ik.Gradual, ik.OneShot, ik.Static):
+        with pytest.raises(UnsupportedError, match=f"{method.__name__} got score={score.name}, which looks at"):
+            method(sparsity=0.5, score=score())
+
+
+@pytest.mark.parametrize("score", [score.name for score in OF_WEIGHTS])
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("allocation", ["uniform", "erk", "global", "lamp"])
 def test_pruning_gives_the_same_masks(score: str, pattern: str, allocation: str) -> None:
     net = small.model()
@@ -73,7 +96,10 @@ def test_convolutions_give_the_same_masks() -> None:
 
 METHODS = [
     ("Gradual", {"sparsity": 0.8, "delta_t": 3}),
-    ("Gradual", {"sparsity": 0.8, "delta_t": 3, "score": Gradient()}),
+    *(
+        ("Gradual", {"sparsity": 0.8, "delta_t": 3, "score": score})
+        for score in (Gradient(), SNIP(), Taylor(), Movement())
+    ),
     ("Gradual", {"pattern": "2:4", "delta_t": 3}),
     ("Gradual", {"sparsity": 0.75, "pattern": "fan_in", "delta_t": 5}),
     ("Static", {"sparsity": 0.8}),

@@ -14,12 +14,16 @@ except ModuleNotFoundError as problem:
 from isogrid.integrations.keras.activations import SparseReLU, SparseTanh, register, sparse_relu, sparse_tanh
 from isogrid.integrations.keras.callback import Sparsify
 from isogrid.integrations.keras.counting import SparsityReport, measure
+from isogrid.integrations.keras.exporting import export
 from isogrid.integrations.keras.methods import SET, Aware, Gradual, OneShot, RigL, Static, Trigger
+from isogrid.integrations.keras.optimizing import optimize
 from isogrid.integrations.keras.penalties import L1, ElasticNet
 from isogrid.integrations.keras.pruning import prune
+from isogrid.integrations.keras.recipe import Recipe
 from isogrid.integrations.keras.regularizers import GroupLasso, HoyerSquare
 from isogrid.integrations.keras.stopping import StopAtAccuracy
 from isogrid.integrations.keras.targets import find_targets
+from isogrid.integrations.keras.weights import quantize
 
 register()
 
@@ -32,6 +36,7 @@ __all__ = [
     "GroupLasso",
     "HoyerSquare",
     "OneShot",
+    "Recipe",
     "RigL",
     "SparseReLU",
     "SparseTanh",
@@ -40,9 +45,12 @@ __all__ = [
     "Static",
     "StopAtAccuracy",
     "Trigger",
+    "export",
     "find_targets",
     "measure",
+    "optimize",
     "prune",
+    "quantize",
     "sparse_relu",
     "sparse_tanh",
 ]

@@ -108,6 +108,7 @@ class Riding:
         for variable in self._variables:
             self.optimizer._untrack_variable(variable)
         self._variables.clear()
+        _let_tensorflow_save(self.optimizer._variables)
         for layer in self.state.layers:
             layer.held, layer.memory, layer.slots = None, {}, []
         self.state.scalars.clear()
@@ -209,6 +210,13 @@ class Riding:
             return
         for index, variable in enumerate(own):
             variable.assign(store[str(index)])
+
+
+def _let_tensorflow_save(listed: Any) -> None:
+    """TensorFlow exports no object that holds a list from which something was taken, whatever is in it now."""
+    if hasattr(listed, "_non_append_mutation"):
+        listed._non_append_mutation = listed._external_modification = False
+        listed._last_wrapped_list_snapshot = list(listed)
 
 
 def _zeroed(mask: Any, value: Any) -> Any:

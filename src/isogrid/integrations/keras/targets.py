@@ -110,7 +110,7 @@ def find_targets(
     """
     if not isinstance(model, keras.Layer):
         raise UsageError(f"Got a {type(model).__name__} where a Keras model is accepted.")
-    found = list(_candidates(model))
+    found = all_candidates(model)
     names = [target.name for target in found]
     wanted, unwanted = check_entries("targets", targets), check_entries("ignore", ignore) or []
     for option, entries in (("targets", wanted or []), ("ignore", unwanted)):
@@ -134,8 +134,12 @@ def find_targets(
     return chosen
 
 
+def all_candidates(model: Any) -> list[Target]:
+    """Every real weight of a built model that has two axes or more, each once, in the model's own order."""
+    return list(_candidates(model))
+
+
 def _candidates(model: Any) -> Iterator[Target]:
-    """Every weight of two axes or more, each once."""
     seen: set[int] = set()
     taken: set[str] = set()
     for layer in model._flatten_layers():
@@ -144,7 +148,7 @@ def _candidates(model: Any) -> Iterator[Target]:
                 continue
             seen.add(id(variable))
             kind, view = _seen_as(layer, variable)
-            yield Target(_unique(_path_below(model, variable), taken), variable, kind, view)
+            yield Target(unique_path(model, variable, taken), variable, kind, view)
 
 
 def _is_real(variable: Any) -> bool:
@@ -154,13 +158,12 @@ def _is_real(variable: Any) -> bool:
     return "float" in dtype
 
 
-def _path_below(model: Any, variable: Any) -> str:
-    path: str = variable.path
-    return path.removeprefix(f"{model.name}/")
+def unique_path(model: Any, variable: Any, taken: set[str]) -> str:
+    """A variable's path below the model, one that is not `taken` yet.
 
-
-def _unique(name: str, taken: set[str]) -> str:
-    """Layers of nested models may have the same name; the second one is told from the first by a number."""
+    Layers of nested models may have the same name; the second one is told from the first by a number.
+    """
+    name: str = variable.path.removeprefix(f"{model.name}/")
     number, candidate = 1, name
     while candidate in taken:
         number += 1

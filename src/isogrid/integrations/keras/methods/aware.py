@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from keras import ops
 
@@ -70,6 +71,9 @@ class Aware(Aimed):
             raise UsageError(
                 f"Aware cannot steer towards pattern {self.pattern}, whose sparsity is fixed; use Gradual."
             )
+
+    def with_floor(self, limit: float, *, higher_is_better: bool) -> Self:
+        return dataclasses.replace(self, floor=limit, higher_is_better=higher_is_better)
 
     # -- inside the optimiser's step ---------------------------------------------------------------------------------
 

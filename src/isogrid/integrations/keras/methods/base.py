@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from isogrid.allocation import Allocation
 from isogrid.errors import PatternError
@@ -17,6 +19,17 @@ from isogrid.selection import resolve_aim, select
 Gradients = Literal["none", "active", "dense"]
 
 
+class Usage(enum.Enum):
+    """How the main job reaches a sparsity with a method; the words are those of the PyTorch side."""
+
+    CLIMB = "climb"
+    """One run passes through rising sparsities, each rung starting from the rung below."""
+    RESTART = "restart"
+    """Every sparsity is trained from the initial weights."""
+    AFTER = "after"
+    """The trained dense weights are pruned at once; no training belongs to the method."""
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """A way of making zeros: a frozen set of options plus what to do at each moment of a training.
@@ -24,6 +37,12 @@ class Method(ABC):
     `remember` and `move` become part of the compiled training step, so they are written with ``keras.ops`` and read
     and write nothing but the variables that they are given.  The others run on the host between steps, in numpy.
     """
+
+    usage: ClassVar[Usage] = Usage.CLIMB
+
+    def with_floor(self, limit: float, *, higher_is_better: bool) -> Self:
+        """The same method told which metric must hold; the same object where the method does not care."""
+        return self
 
     @property
     def gradients(self) -> Gradients:
@@ -93,6 +112,11 @@ class Aimed(Method):
         object.__setattr__(self, "sparsity", sparsity)
         object.__setattr__(self, "pattern", pattern)
         object.__setattr__(self, "allocation", allocation)
+
+    def at(self, sparsity: float) -> Self:
+        """The same method aimed at another sparsity."""
+        changed: dict[str, Any] = {"sparsity": sparsity}
+        return dataclasses.replace(self, **changed)
 
     @property
     def target_sparsity(self) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from isogrid.checks import check_fraction
 from isogrid.errors import TrainingError, UsageError
-from isogrid.integrations.keras.methods.base import Aimed, Gradients, score_layer
+from isogrid.integrations.keras.methods.base import Aimed, Gradients, Usage, score_layer
 from isogrid.integrations.keras.state import SparseLayer, SparseState
 from isogrid.patterns import active_count
 from isogrid.regrow import drop_and_grow
@@ -41,6 +41,7 @@ class DropAndGrow(Aimed):
     delta_t: int | None = None
 
     default_allocation: ClassVar[str] = "erk"
+    usage: ClassVar[Usage] = Usage.RESTART
 
     def __post_init__(self) -> None:
         super().__post_init__()

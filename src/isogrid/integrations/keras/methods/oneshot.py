@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from isogrid.errors import UnsupportedError, UsageError
-from isogrid.integrations.keras.methods.base import Aimed, score_layer
+from isogrid.integrations.keras.methods.base import Aimed, Usage, score_layer
 from isogrid.integrations.keras.state import SparseState
 from isogrid.scores import Magnitude, Score, parse_score
 
@@ -29,6 +29,8 @@ class OneShot(Aimed):
     """
 
     score: Score | str | None = None
+
+    usage: ClassVar[Usage] = Usage.AFTER
 
     def __post_init__(self) -> None:
         super().__post_init__()
