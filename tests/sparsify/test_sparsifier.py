@@ -352,14 +352,6 @@ def test_complex_weights_are_refused() -> None:
     Run(Gradual(sparsity=0.5), model=model, ignore="1")
 
 
-def test_sparse_gradients_are_refused() -> None:
-    model = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Linear(4, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    Sparsifier(model, Gradual(sparsity=0.5), optimizer=optimizer, total_steps=5, embeddings=True)
-    with pytest.raises(UnsupportedError, match=r"gradient of 0\.weight is sparse; only dense gradients"):
-        model(torch.tensor([1, 2])).sum().backward()
-
-
 def test_lazy_modules_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="not initialised yet"):
         Run(Gradual(sparsity=0.5), model=nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 3)))

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isogrid.errors import SparsifierError, UnsupportedError
+from isogrid.errors import SparsifierError
+from isogrid.sparsify.by_rows import ByRows
 from isogrid.sparsify.ranks import Ranks
 from isogrid.sparsify.state import SparseLayer
+from isogrid.sparsify.touched import clear_, is_zero
 
 
 class GradientGate:
@@ -22,12 +24,20 @@ class GradientGate:
     Masking cannot wait for the step: whoever clips gradients before it would count the pruned ones.  So a method that
     wants them (revival, growth) gets a copy that is taken here, of this rank's gradient, and reduced when it is
     delivered.
+
+    A sparse gradient stays sparse, where `by_rows` admits it: only what it holds is looked at.
     """
 
     def __init__(
-        self, layer: SparseLayer, scaler: Any, ranks: Ranks, unused: Callable[[SparseLayer], Tensor | None]
+        self,
+        layer: SparseLayer,
+        scaler: Any,
+        ranks: Ranks,
+        unused: Callable[[SparseLayer], Tensor | None],
+        by_rows: ByRows,
     ) -> None:
         self._layer = layer
+        self._by_rows = by_rows
         self._unused = unused
         self._scaler = scaler
         self._ranks = ranks
@@ -77,17 +87,12 @@ class GradientGate:
         gradient = self._layer.target.parameter.grad
         if self._last is None or gradient is None or self._last() is not gradient:
             return True
-        return gradient._version != self._version and not bool(gradient.any())
+        return gradient._version != self._version and is_zero(gradient)
 
     def _accumulated(self, parameter: Tensor) -> None:
         gradient = parameter.grad
         if gradient is None:
             return
-        if gradient.is_sparse:
-            raise UnsupportedError(
-                f"The gradient of {self._layer.name} is sparse; only dense gradients can be masked, so build the "
-                "embedding with sparse=False, or leave it out with ignore=."
-            )
         if self._keeps_dense:
             self._keep(gradient)
         self._mask_(gradient)
@@ -107,9 +112,11 @@ class GradientGate:
 
     def _mask_(self, gradient: Tensor) -> None:
         """Zeros where it is of no use (a product with a mask would keep NaN and infinity)."""
+        if gradient.is_sparse:
+            self._by_rows.admit(self._layer)
         unused = self._unused(self._layer)
         if unused is not None:
-            gradient.masked_fill_(unused, 0)
+            clear_(gradient, unused)
         self._last, self._version = weakref.ref(gradient), gradient._version
 
     def deliver(self, *, dense: bool, scale: float) -> None:
@@ -119,6 +126,8 @@ class GradientGate:
             self._layer.gradient = None
             return
         gradient = gradient.detach() if scale == 1.0 else gradient.detach() / scale
+        if gradient.is_sparse:
+            gradient = gradient.to_dense()  # only at topology updates, which pass over the table anyway
         if not dense or (self._dense is None and self._ranks.alone):
             self._layer.gradient = gradient
             return

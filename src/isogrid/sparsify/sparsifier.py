@@ -15,6 +15,7 @@ from isogrid.calibration import Calibration, Forward, Loss
 from isogrid.errors import SparsifierError, UnsupportedError, UsageError
 from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.penalties import Penalty
+from isogrid.sparsify.by_rows import ByRows
 from isogrid.sparsify.gradients import GradientGate, fused_scale, skipped
 from isogrid.sparsify.hooks import Hooks
 from isogrid.sparsify.method import Gradients, Method, Usage
@@ -102,6 +103,7 @@ class Sparsifier:
         self._outer, self._model = model, unwrap(model)
         self._ranks = Ranks(model)
         self._pull = self._checked_pull(penalty)
+        self._by_rows = ByRows(self.method, penalised=self._pull is not None)
         self._scaler = scaler
         found = find_targets(self._model, targets, ignore, embeddings=embeddings)
         self.state = SparseState(dense_layers(found), total_steps, seed, model=self._model)
@@ -114,6 +116,7 @@ class Sparsifier:
         self._hooks = Hooks(self.state, self._new_gate, self._before_step, self._after_step)
         self._hooks.attach(optimizer)
         try:
+            self._by_rows.check(self.state.layers, self._model)
             self.method.check(self.state)
             if self._pull is not None:
                 self._pull.check(self.state)
@@ -176,7 +179,7 @@ class Sparsifier:
             sparsifier = me()
             return layer.pruned if sparsifier is None else sparsifier._unused(layer)
 
-        return GradientGate(layer, self._scaler, self._ranks, unused)
+        return GradientGate(layer, self._scaler, self._ranks, unused, self._by_rows)
 
     def _unused(self, layer: SparseLayer) -> Tensor | None:
         """Where a gradient is of no use, before the method has begun as after it."""

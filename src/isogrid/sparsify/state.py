@@ -15,6 +15,7 @@ from isogrid.calibration import Calibration
 from isogrid.errors import TargetError, TrainingError, UnsupportedError
 from isogrid.masks import Target
 from isogrid.selection import generator
+from isogrid.sparsify.touched import clear_, clear_rows_
 
 Scalar = float | int | bool
 
@@ -31,6 +32,8 @@ class SparseLayer:
     asks for dense gradients."""
     scratch: dict[str, Tensor] = field(default_factory=dict)
     """What a method with dense weights behind the effective ones keeps within one step; not saved."""
+    by_rows: bool = False
+    """Whether its gradients are sparse, so that an optimiser's step moves the rows that they list and no others."""
 
     def __post_init__(self) -> None:
         self.pruned = ~self.mask
@@ -179,18 +182,22 @@ class SparseState:
         self.hold_zeros(everywhere=True)
 
     def hold_zeros(self, *, everywhere: bool = False) -> None:
-        """Put zeros where weights are pruned; ``everywhere`` also in gradients and in the optimiser's state."""
+        """Put zeros where weights are pruned; ``everywhere`` also in gradients and in the optimiser's state.
+
+        Else a table with sparse gradients is looked at in the rows of its gradient alone.
+        """
         for layer in self.layers:
+            gradient = layer.target.parameter.grad
             if self.effective is not None:
                 layer.weight.copy_(self.effective(layer))
-                continue
-            layer.weight.masked_fill_(layer.pruned, 0)
-            if not everywhere:
-                continue
-            if layer.target.parameter.grad is not None:
-                layer.target.parameter.grad.masked_fill_(layer.pruned, 0)
-            for value in self.optimizer_state(layer):
-                value.masked_fill_(layer.pruned, 0)
+            elif everywhere:
+                layer.weight.masked_fill_(layer.pruned, 0)
+                for value in [*([] if gradient is None else [gradient]), *self.optimizer_state(layer)]:
+                    clear_(value, layer.pruned)
+            elif gradient is not None and gradient.is_sparse:
+                clear_rows_(layer.weight, layer.pruned, gradient)
+            elif gradient is not None or not layer.by_rows:
+                layer.weight.masked_fill_(layer.pruned, 0)
 
     def optimizer_state(self, layer: SparseLayer) -> list[Tensor]:
         """The tensors in which the optimiser remembers something about each weight of a layer (momentum, say)."""
