@@ -12,9 +12,24 @@ from isogrid.errors import IsogridError, UsageError
 from isogrid.names import unknown_name
 from isogrid.tasks.digits import Digits
 from isogrid.tasks.fashion_mnist import FashionMNIST, FashionMNISTConv
+from isogrid.tasks.images import Images
+from isogrid.tasks.language import Language
+from isogrid.tasks.language_minilm import LanguageMiniLM
+from isogrid.tasks.recommendation import Recommendation
+from isogrid.tasks.speech import Speech, SpeechGRU
 from isogrid.tasks.task import Task
 
-_READY: tuple[type[Task], ...] = (Digits, FashionMNIST, FashionMNISTConv)
+_READY: tuple[type[Task], ...] = (
+    Digits,
+    FashionMNIST,
+    FashionMNISTConv,
+    Images,
+    Language,
+    LanguageMiniLM,
+    Recommendation,
+    Speech,
+    SpeechGRU,
+)
 
 
 def ready_tasks() -> dict[str, type[Task]]:

@@ -229,7 +229,19 @@ def test_a_model_that_is_not_compiled_with_two_inputs_and_a_floor_that_a_method_
         ({"max_drop": "much"}, FloorError, "much"),
         ({"seed": -1}, UsageError, "seed=-1"),
     ],
-    ids=str,
+    ids=[
+        "minimize",
+        "method",
+        "metric",
+        "floor",
+        "loss",
+        "iterator",
+        "empty",
+        "lengths",
+        "targets",
+        "max_drop",
+        "seed",
+    ],
 )
 def test_what_does_not_fit_is_one_sentence_before_anything_is_trained(
     changes: dict[str, Any], error: type[Exception], sentence: str, digits: dict[str, Any], tmp_path: Path
