@@ -14,6 +14,12 @@ def check_sparsity(owner: str, sparsity: object) -> None:
         raise UsageError(f"{owner} got sparsity={sparsity!r}; accepted is a number from 0 up to, not including, 1.")
 
 
+def check_whole(owner: str, name: str, value: object, least: int = 1) -> None:
+    """Raise ``UsageError`` unless ``value`` is a whole number of ``least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{owner} got {name}={value!r}; accepted is a whole number >= {least}.")
+
+
 def check_fraction(owner: str, name: str, value: float) -> None:
     """Raise ``UsageError`` unless ``value`` lies between 0 and 1."""
     if not (math.isfinite(value) and 0 <= value <= 1):

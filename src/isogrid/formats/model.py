@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from isogrid.errors import FormatError, UnsupportedError, UsageError
 from isogrid.formats.files import write_atomically
-from isogrid.formats.numbers import Values, exact_values, to_float32
+from isogrid.formats.numbers import Values, to_float32
 from isogrid.formats.roles import Role, role_metadata, usual_role
-from isogrid.formats.safetensors import VERSION_KEY, TensorFile, pack, serialize
+from isogrid.formats.safetensors import VERSION_KEY, TensorFile, serialize, smallest
 from isogrid.formats.safetensors import Tensor as Stored
 from isogrid.formats.sparse import SparseTensor
 from isogrid.formats.weights import Selection, rounded_weights, to_numpy, weight_targets
@@ -170,19 +170,8 @@ def _serialize(
             stored[name] = array if array.dtype == np.float16 else to_float32(array, name=name)
         else:
             weight = rounded[name] if name in rounded else to_float32(array, name=name)
-            stored[name] = _smallest(weight, axes.get(name, 0))
+            stored[name] = smallest(weight, axes.get(name, 0))
     return serialize(stored, {**(metadata or {}), **role_metadata(roles)})
-
-
-def _smallest(weight: NDArray[np.float32], axis: int) -> SparseTensor:
-    """The sparse tensor that stands for exactly `weight` in the fewest bytes of file."""
-    exact = [SparseTensor.from_dense(weight, values, axis) for values in exact_values(weight, axis)]
-    return exact[0] if len(exact) == 1 else min(exact, key=_file_bytes)
-
-
-def _file_bytes(tensor: SparseTensor) -> int:
-    entry, array = pack(tensor)
-    return array.nbytes + len(entry or "")
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from isogrid.errors import FormatError, UsageError
 from isogrid.formats.codec import Positions, decode, encode
 from isogrid.formats.files import write_atomically
-from isogrid.formats.numbers import parse_values
+from isogrid.formats.numbers import exact_values, parse_values
 from isogrid.formats.sparse import SparseTensor, check_shape
 
 Tensor = NDArray[Any] | SparseTensor
@@ -154,6 +154,21 @@ def pack(tensor: Tensor, name: str = "weight") -> tuple[str | None, NDArray[Any]
     entry = f"{tensor.kind} {codec} {tensor.nonzeros} {'x'.join(map(str, tensor.shape))}"
     entry += f" axis{tensor.axis}" if tensor.axis and tensor.scale is not None else ""
     return entry, np.frombuffer(data, np.uint8)
+
+
+def smallest(weight: NDArray[np.float32], axis: int = 0) -> SparseTensor:
+    """The sparse tensor that stands for exactly `weight` in the fewest bytes of file.
+
+    >>> smallest(np.eye(99, dtype=np.float32)).kind
+    'fp16'
+    """
+
+    def size(tensor: SparseTensor) -> int:
+        entry, array = pack(tensor)
+        return array.nbytes + len(entry or "")
+
+    exact = [SparseTensor.from_dense(weight, values, axis) for values in exact_values(weight, axis)]
+    return exact[0] if len(exact) == 1 else min(exact, key=size)
 
 
 class TensorFile:

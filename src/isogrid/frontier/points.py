@@ -15,8 +15,6 @@ from isogrid.metrics import Metric
 Minimize = Literal["bytes", "nonzeros", "latency"]
 OBJECTIVES: tuple[Minimize, ...] = ("bytes", "nonzeros", "latency")
 PRECISIONS: tuple[Values, ...] = ("fp32", "fp16", "int8")
-LADDER = (0.5, 0.75, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998)
-"""The sparsities that the main job climbs through, rung by rung, until the floor breaks."""
 
 
 @dataclass(frozen=True)

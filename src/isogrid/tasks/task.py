@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -14,14 +13,13 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from isogrid.checks import check_whole
 from isogrid.errors import UsageError
+from isogrid.ladder import LADDER, check_ladder
 from isogrid.metrics import ACCURACY, Metric, Outcomes
 from isogrid.names import canonical, unknown_name
 
 Split = Literal["train", "validation", "test"]
-
-LADDER = (0.5, 0.75, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998)
-"""The sparsities that the main job climbs through, rung by rung, until the floor breaks."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "rung_epochs", "teachers"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"The recipe got {name}={value!r}; accepted is a whole number >= 1.")
+            check_whole("The recipe", name, getattr(self, name))
         rates = {"lr": self.lr, "rung_lr": self.lr if self.rung_lr is None else self.rung_lr}
         for name, rate in rates.items():
             if not (math.isfinite(rate) and rate > 0):
@@ -75,10 +71,7 @@ class Recipe:
             raise UsageError(f"The recipe got distill={self.distill!r}; accepted is a number from 0 to 1.")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise UsageError(f"The recipe got temperature={self.temperature!r}; accepted is a finite number > 0.")
-        ladder = tuple(float(rung) for rung in self.ladder)
-        if not ladder or any(not 0 < rung < 1 for rung in ladder) or any(a >= b for a, b in itertools.pairwise(ladder)):
-            raise UsageError(f"The recipe got ladder={list(ladder)}; accepted are rising sparsities between 0 and 1.")
-        object.__setattr__(self, "ladder", ladder)
+        object.__setattr__(self, "ladder", check_ladder(self.ladder))
 
     def with_(self, **changes: Any) -> Recipe:
         """A copy with what is not None in `changes` replaced."""

@@ -43,7 +43,7 @@ class Data:
             return
         if len(given) not in (2, 3):
             raise UsageError(f"{name} is a tuple of {len(given)}; {_ACCEPTED}.")
-        self._arrays = keras.tree.map_structure(_to_numpy, given)
+        self._arrays = _tupled(keras.tree.map_structure(_to_numpy, given))
         sizes = {len(part) for part in keras.tree.flatten(self._arrays)}
         if len(sizes) != 1:
             raise UsageError(
@@ -120,9 +120,16 @@ class Data:
                 raise UsageError(
                     f"A batch of {self.name} has {len(parts)} parts; accepted are (x, y) and (x, y, weight)."
                 )
-            yield keras.tree.map_structure(_to_numpy, parts)
+            yield _tupled(keras.tree.map_structure(_to_numpy, parts))
         if indexed:
             stream.on_epoch_end()
+
+
+def _tupled(nested: Any) -> Any:
+    """Tuples for lists: tf.data, through which Keras reads batches on TensorFlow, takes a list for one array."""
+    if isinstance(nested, dict):
+        return {name: _tupled(part) for name, part in nested.items()}
+    return tuple(map(_tupled, nested)) if isinstance(nested, tuple | list) else nested
 
 
 def _to_numpy(part: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from isogrid.checks import check_whole
 from isogrid.errors import UsageError
-from isogrid.frontier.points import LADDER
+from isogrid.ladder import LADDER, check_ladder
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "rung_epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"The recipe got {name}={value!r}; accepted is a whole number >= 1.")
+            check_whole("The recipe", name, getattr(self, name))
         for name in ("lr", "rung_lr"):
             rate = getattr(self, name)
             if rate is not None and not (math.isfinite(rate) and rate > 0):
                 raise UsageError(f"The recipe got {name}={rate!r}; accepted is a finite number > 0, or None.")
-        ladder = tuple(float(rung) for rung in self.ladder)
-        if not ladder or any(not 0 < rung < 1 for rung in ladder) or any(a >= b for a, b in itertools.pairwise(ladder)):
-            raise UsageError(f"The recipe got ladder={list(ladder)}; accepted are rising sparsities between 0 and 1.")
-        object.__setattr__(self, "ladder", ladder)
+        object.__setattr__(self, "ladder", check_ladder(self.ladder))
 
     @property
     def teachers(self) -> int:

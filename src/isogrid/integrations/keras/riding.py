@@ -185,6 +185,8 @@ class Riding:
             layer.memory["sum"].assign(ops.where(self.moved, ops.zeros_like(total), total))
             gradient = total / self._every
         kept = {**self.method.remember(memory, gradient, step, self.state.total_steps), "seen": memory["seen"] + 1}
+        if "weight" in memory:
+            kept["weight"] = ops.cast(layer.target.variable, "float32")
         for name, value in kept.items():
             layer.memory[name].assign(value if self.moved is True else ops.where(self.moved, value, memory[name]))
 

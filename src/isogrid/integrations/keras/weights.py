@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogrid.errors import UnsupportedError
-from isogrid.formats.numbers import Values, exact_values, parse_values, round_values, to_float32
+from isogrid.formats.numbers import Values, parse_values, round_values, to_float32
 from isogrid.formats.roles import Role, role_metadata, usual_role
-from isogrid.formats.safetensors import Tensor, pack, serialize
-from isogrid.formats.sparse import SparseTensor
+from isogrid.formats.safetensors import Tensor, serialize, smallest
 from isogrid.integrations.keras.targets import Target, all_candidates, find_targets, unique_path
 
 Selection = str | Sequence[str] | None
@@ -143,7 +142,7 @@ def census(model: Any, targets: Selection = None, ignore: Selection = None) -> C
         if role is not Role.BUFFER and array.dtype.kind == "f":
             array = to_float32(array, name=weight.name)
             if weight.target is not None:
-                stored[weight.name] = _smallest(weight.target.view.canonical(array))
+                stored[weight.name] = smallest(weight.target.view.canonical(array))
         stored.setdefault(weight.name, array)
         roles[weight.name] = (usual_role(weight.name, array.dtype.kind == "f", len(stored[weight.name].shape)), role)
         sizes[role][0] += int(np.count_nonzero(array))
@@ -156,14 +155,3 @@ def census(model: Any, targets: Selection = None, ignore: Selection = None) -> C
         parameters=size + rest,
         file=serialize(stored, role_metadata(roles)),
     )
-
-
-def _smallest(weight: NDArray[np.float32]) -> SparseTensor:
-    """The sparse tensor that stands for exactly `weight`, in canonical view, in the fewest bytes of file."""
-    exact = [SparseTensor.from_dense(weight, values, 0) for values in exact_values(weight)]
-
-    def size(tensor: SparseTensor) -> int:
-        entry, array = pack(tensor)
-        return array.nbytes + len(entry or "")
-
-    return min(exact, key=size)

@@ -50,7 +50,10 @@ class Method(ABC):
         return "none"
 
     def memories(self) -> Mapping[str, str]:
-        """What `remember` keeps for each target: by name, ``"weight"`` for its shape, or ``"scalar"``."""
+        """What `remember` keeps for each target: by name, ``"weight"`` for its shape, or ``"scalar"``.
+
+        One that is called ``weight`` is kept without it: the weight that the gradient was taken at, before the step.
+        """
         return {}
 
     def scalars(self) -> Mapping[str, float]:
@@ -156,6 +159,6 @@ class Aimed(Method):
         state.set_masks(select(state.masks, scores, sparsity, self.target_pattern, self.target_allocation))
 
 
-def score_layer(state: SparseState, layer: SparseLayer, score: Score, **known: Any) -> Any:
-    """The score of each of a layer's weights, in canonical view."""
-    return score(layer.weight, rng=state.rng("score", layer), **known)
+def score_layer(state: SparseState, layer: SparseLayer, score: Score, *, weight: Any = None, **known: Any) -> Any:
+    """The score of each of a layer's weights, or of another `weight` of its shape, in canonical view."""
+    return score(layer.weight if weight is None else weight, rng=state.rng("score", layer), **known)

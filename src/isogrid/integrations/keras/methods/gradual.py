@@ -29,7 +29,7 @@ class Gradual(Aimed):
     Attributes:
         schedule: the ramp, in fractions of the training.
         score: what ranks the weights: `Magnitude`, `Random`, or one by the gradient of the last step (`Gradient`,
-            `SNIP`, `Taylor`, `Movement`), which ranks the weights behind that step.
+            `SNIP`, `Taylor`, `Movement`), which ranks the weights that this gradient was taken at.
         delta_t: steps between two prunings.
 
     Raises:
@@ -60,7 +60,7 @@ class Gradual(Aimed):
         return "active" if self.score.needs else "none"
 
     def memories(self) -> Mapping[str, str]:
-        return {"gradient": "weight", "seen": "scalar"} if self.score.needs else {}
+        return {"gradient": "weight", "weight": "weight", "seen": "scalar"} if self.score.needs else {}
 
     def remember(self, memory: Mapping[str, Any], gradient: Any, step: Any, total_steps: int) -> Mapping[str, Any]:
         return {"gradient": gradient}
@@ -77,7 +77,9 @@ class Gradual(Aimed):
         if not self.score.needs:
             return {}
         gradient = layer.remembered("gradient")
-        return {"gradient": gradient, "squared_gradient": np.square(gradient)}
+        return {
+            "gradient": gradient, "squared_gradient": np.square(gradient), "weight": layer.remembered("weight")
+        }  # fmt: skip
 
     def arrived(self, state: SparseState) -> bool:
         return state.step >= closing_step(state.total_steps, self.schedule)
