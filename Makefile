@@ -75,7 +75,7 @@ test: venv native-test-plain ## all tests but the slow ones, the examples in doc
 test-slow: venv ## only the slow tests
 	$(PY) $(PYTEST) -m slow tests
 
-test-all: test test-slow test-base test-ort-oldest native-test native-test-threads native-test-arm ## everything
+test-all: test test-slow test-base test-ort-oldest test-keras native-test native-test-threads native-test-arm ## everything
 
 # The wheel as a user gets it, in an environment of its own that has no PyTorch.
 test-base: .venv-base/.wheel ## the base package without PyTorch

@@ -96,6 +96,14 @@ class Data:
                 yield from self._sliced(order)
             epoch += 1
 
+    def epoch_begun(self, seed: int, phase: str, epoch: int) -> None:
+        """Seed what dropout draws from on PyTorch, its global generator, unless the data draw from it too.
+
+        Called when the first batch is about to be trained on: Keras looks at it, and makes a loader, before that.
+        """
+        if self._arrays is not None:
+            _seed(seed, phase, epoch)
+
     def first(self) -> tuple[Any, ...]:
         """The first batch.
 
@@ -137,7 +145,7 @@ def _to_numpy(part: Any) -> Any:
 
 
 def _seed(seed: int, phase: str, epoch: int) -> None:
-    """Whoever shuffles draws from one of these; not from Keras, whose layers have states of their own."""
+    """Who shuffles draws from one of these, and so does dropout on PyTorch; else layers have states of their own."""
     derived = zlib.crc32(f"{seed}/{phase}/{epoch}".encode())
     random.seed(derived)
     np.random.seed(derived)  # noqa: NPY002 - the generator that a user's own code may draw from

@@ -160,6 +160,10 @@ class _Keeper(keras.callbacks.Callback):
             self.sparsify.state.load_own_variables(_below("sparsity", arrays))
         self._saved = None
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch == 0:
+            self.bench.data["train"].epoch_begun(self.bench.seed, self.phase.name, self.epoch)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         steps = self.bench.data["train"].steps
         done = self.epoch * steps + batch + 1
