@@ -87,7 +87,11 @@ def test_a_wrong_promise_is_seen() -> None:
 
 def test_every_file_that_a_page_shows_has_a_test() -> None:
     shown = {block.title for page in PAGES for block in blocks(page) if block.title}
-    assert shown == {"breast_cancer.py", "mine.py", "test_mine.py"}
+    here = {"breast_cancer.py", "mine.py", "test_mine.py"}
+    of_the_uses = {"commands.py", "pictures.py"}
+    assert shown == here | of_the_uses
+    tests = (ROOT / "tests" / "tasks" / "test_uses_pages.py").read_text(encoding="utf-8")
+    assert all(f'"{name}"' in tests for name in of_the_uses)
 
 
 def test_the_task_file_of_the_page_runs_as_the_page_says(
