@@ -99,6 +99,9 @@ class SpeechGRU(Speech):
     def model(self) -> nn.Module:
         return SpeechRecurrent()
 
+    def free_axes(self) -> dict[str, dict[int, str]]:
+        return {}  # PyTorch's exporter takes the number of a GRU's steps for fixed, depending on what ran before
+
 
 class SpeechConv(nn.Module):
     """Four causal convolutions over time, the mean over an utterance's frames, and a classifier.
