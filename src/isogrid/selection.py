@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,46 @@ def resolve_aim(
     if implied is not None and sparsity > implied:
         raise UsageError(f"{owner} got sparsity={sparsity:g}, and pattern {pattern} allows {implied:g} at most.")
     return float(sparsity), pattern, allocation
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The options of methods that aim at one sparsity, in one pattern, shared out over the layers by one allocation.
+
+    >>> Aim(pattern="2:4").target_sparsity
+    0.5
+    """
+
+    sparsity: float | None = None
+    pattern: Pattern | str = "unstructured"
+    allocation: Allocation | str | None = None
+
+    default_allocation: ClassVar[str] = "global"
+
+    def __post_init__(self) -> None:
+        chosen = self.default_allocation if self.allocation is None else self.allocation
+        sparsity, pattern, allocation = resolve_aim(type(self).__name__, self.sparsity, self.pattern, chosen)
+        object.__setattr__(self, "sparsity", sparsity)
+        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(self, "allocation", allocation)
+
+    @property
+    def target_sparsity(self) -> float:
+        """`sparsity`, resolved."""
+        assert self.sparsity is not None
+        return self.sparsity
+
+    @property
+    def target_pattern(self) -> Pattern:
+        """`pattern`, resolved."""
+        assert isinstance(self.pattern, Pattern)
+        return self.pattern
+
+    @property
+    def target_allocation(self) -> Allocation:
+        """`allocation`, resolved."""
+        assert isinstance(self.allocation, Allocation)
+        return self.allocation
 
 
 def generator(seed: int, step: int, purpose: str, name: str = "") -> np.random.Generator:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isogrid.checks import check_fraction
-from isogrid.errors import PatternError, TrainingError, UsageError
-from isogrid.patterns import Unstructured, active_count
-from isogrid.schedules import Cubic, Schedule
+from isogrid.errors import PatternError, TrainingError
+from isogrid.patterns import active_count
 from isogrid.sparsify.method import Gradients, register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.state import SparseLayer, SparseState
-from isogrid.updates import check_interval, update_due
+from isogrid.trigger_options import TriggerOptions
+from isogrid.updates import update_due
 
 
 @register_method("trigger")
 @dataclass(frozen=True)
-class Trigger(Selecting):
+class Trigger(TriggerOptions, Selecting):
     """Sparse trigger (稀疏触发): a weight whose gradient has stayed small is set to zero.
 
     Each weight keeps a moving average ``m <- beta m + (1 - beta) |g|``.  At each check a weight with ``m`` below the
@@ -56,36 +54,6 @@ class Trigger(Selecting):
     'quantile'
     """
 
-    threshold: float | None = None
-    quantile: float | None = None
-    patience: int = 2
-    beta: float = 0.9
-    revive: float | None = None
-    schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))
-    delta_t: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_interval("Trigger", self.delta_t)
-        if self.threshold is not None and self.quantile is not None:
-            raise UsageError(
-                "Trigger got both a threshold and a quantile; accepted is one of them, or neither (paced)."
-            )
-        if self.threshold is not None and not (math.isfinite(self.threshold) and self.threshold >= 0):
-            raise UsageError(f"Trigger got threshold={self.threshold!r}; accepted is a finite number >= 0.")
-        if self.quantile is not None:
-            check_fraction("Trigger", "quantile", self.quantile)
-        check_fraction("Trigger", "beta", self.beta)
-        if self.patience < 1:
-            raise UsageError(f"Trigger got patience={self.patience!r}; accepted is a whole number >= 1.")
-        if self.revive is not None and not self.revive > 0:
-            raise UsageError(f"Trigger got revive={self.revive!r}; accepted is a number > 0, or None.")
-        if self.revive is not None and self.target_pattern != Unstructured():
-            raise UsageError(
-                f"Trigger got revive={self.revive!r} with pattern {self.target_pattern}; accepted is unstructured, "
-                "for single weights come back."
-            )
-
     def check(self, state: SparseState) -> None:
         super().check(state)
         for layer in state.layers:
@@ -94,13 +62,6 @@ class Trigger(Selecting):
                     f"Trigger cannot hold pattern {self.target_pattern}, which wants equally many zeros in every part "
                     "of a layer, while weights settle where they do; accepted are unstructured, block, row and channel."
                 )
-
-    @property
-    def mode(self) -> str:
-        """``"absolute"``, ``"quantile"`` or ``"paced"``."""
-        if self.threshold is not None:
-            return "absolute"
-        return "paced" if self.quantile is None else "quantile"
 
     def gradients(self, state: SparseState) -> Gradients:
         if state.progress >= self.schedule.end:

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from isogrid.allocation import Allocation
 from isogrid.errors import PatternError
 from isogrid.integrations.keras.state import SparseLayer, SparseState
-from isogrid.patterns import Pattern
 from isogrid.scores import Score
-from isogrid.selection import resolve_aim, select
+from isogrid.selection import Aim, select
 
 Gradients = Literal["none", "active", "dense"]
 
@@ -93,7 +91,7 @@ class Method(ABC):
 
 
 @dataclass(frozen=True)
-class Aimed(Method):
+class Aimed(Aim, Method):
     """Options of methods that aim at one sparsity, in one pattern, shared out over the layers by one allocation.
 
     Attributes:
@@ -103,41 +101,10 @@ class Aimed(Method):
         allocation: an `Allocation` or its name; None takes the method's own default.
     """
 
-    sparsity: float | None = None
-    pattern: Pattern | str = "unstructured"
-    allocation: Allocation | str | None = None
-
-    default_allocation: ClassVar[str] = "global"
-
-    def __post_init__(self) -> None:
-        chosen = self.default_allocation if self.allocation is None else self.allocation
-        sparsity, pattern, allocation = resolve_aim(type(self).__name__, self.sparsity, self.pattern, chosen)
-        object.__setattr__(self, "sparsity", sparsity)
-        object.__setattr__(self, "pattern", pattern)
-        object.__setattr__(self, "allocation", allocation)
-
     def at(self, sparsity: float) -> Self:
         """The same method aimed at another sparsity."""
         changed: dict[str, Any] = {"sparsity": sparsity}
         return dataclasses.replace(self, **changed)
-
-    @property
-    def target_sparsity(self) -> float:
-        """`sparsity`, resolved."""
-        assert self.sparsity is not None
-        return self.sparsity
-
-    @property
-    def target_pattern(self) -> Pattern:
-        """`pattern`, resolved."""
-        assert isinstance(self.pattern, Pattern)
-        return self.pattern
-
-    @property
-    def target_allocation(self) -> Allocation:
-        """`allocation`, resolved."""
-        assert isinstance(self.allocation, Allocation)
-        return self.allocation
 
     def begin(self, state: SparseState) -> None:
         for layer in state.layers:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from isogrid.checks import check_fraction
-from isogrid.errors import PatternError, TrainingError, UsageError
+from isogrid.errors import PatternError, TrainingError
 from isogrid.integrations.keras.methods.base import Aimed, Gradients
 from isogrid.integrations.keras.state import Masks, SparseLayer, SparseState
-from isogrid.patterns import Unstructured, active_count
-from isogrid.schedules import Cubic, Schedule
+from isogrid.patterns import active_count
 from isogrid.selection import select
-from isogrid.updates import check_interval, closing_step, update_due
+from isogrid.trigger_options import TriggerOptions
+from isogrid.updates import closing_step, update_due
 
 
 @dataclass(frozen=True)
-class Trigger(Aimed):
+class Trigger(TriggerOptions, Aimed):
     """Sparse trigger (稀疏触发): a weight whose gradient has stayed small is set to zero.
 
     As `isogrid.Trigger`: each weight keeps a moving average ``m <- beta m + (1 - beta) |g|`` inside the optimiser's
@@ -47,43 +45,6 @@ class Trigger(Aimed):
     >>> Trigger(sparsity=0.9, quantile=0.05, patience=3).mode
     'quantile'
     """
-
-    threshold: float | None = None
-    quantile: float | None = None
-    patience: int = 2
-    beta: float = 0.9
-    revive: float | None = None
-    schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))
-    delta_t: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_interval("Trigger", self.delta_t)
-        if self.threshold is not None and self.quantile is not None:
-            raise UsageError(
-                "Trigger got both a threshold and a quantile; accepted is one of them, or neither (paced)."
-            )
-        if self.threshold is not None and not (math.isfinite(self.threshold) and self.threshold >= 0):
-            raise UsageError(f"Trigger got threshold={self.threshold!r}; accepted is a finite number >= 0.")
-        if self.quantile is not None:
-            check_fraction("Trigger", "quantile", self.quantile)
-        check_fraction("Trigger", "beta", self.beta)
-        if self.patience < 1:
-            raise UsageError(f"Trigger got patience={self.patience!r}; accepted is a whole number >= 1.")
-        if self.revive is not None and not self.revive > 0:
-            raise UsageError(f"Trigger got revive={self.revive!r}; accepted is a number > 0, or None.")
-        if self.revive is not None and self.target_pattern != Unstructured():
-            raise UsageError(
-                f"Trigger got revive={self.revive!r} with pattern {self.target_pattern}; accepted is unstructured, "
-                "for single weights come back."
-            )
-
-    @property
-    def mode(self) -> str:
-        """``"absolute"``, ``"quantile"`` or ``"paced"``."""
-        if self.threshold is not None:
-            return "absolute"
-        return "paced" if self.quantile is None else "quantile"
 
     @property
     def gradients(self) -> Gradients:
