@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,12 +53,23 @@ def trained(task: Task, setting: Setting, sparsity: float, epochs: int, seed: in
     if setting.method == "torch.prune":
         _loop(task, model, setting, epochs, seed, "sparse", rival=sparsity)
     elif method is not None and method.usage is Usage.AFTER:
-        _loop(task, model, setting, epochs, seed, "dense")
+        model.load_state_dict(_dense(task, setting.lr, setting.weight_decay, setting.batch, epochs, seed))
         data = calibration_batches(task, seed) if method.needs_data else None
         ig.prune(model.eval(), method, data=data, forward=task.forward, loss=task.loss, seed=seed)
     else:
         _loop(task, model, setting, epochs - dense_epochs, seed, "sparse", method=method, teacher=teacher)
     return model.eval()
+
+
+@functools.cache
+def _dense(
+    task: Task, lr: float, weight_decay: float, batch: int, epochs: int, seed: int
+) -> Mapping[str, torch.Tensor]:
+    """The weights that all methods after training begin with: dense training knows neither them nor the sparsity."""
+    seed_everything(seed, "model", 0)
+    model = task.model()
+    _loop(task, model, Setting("dense", lr=lr, weight_decay=weight_decay, batch=batch), epochs, seed, "dense")
+    return model.state_dict()
 
 
 def _loop(

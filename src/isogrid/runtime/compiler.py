@@ -25,8 +25,13 @@ from isogrid.runtime.swapping import swap
 from isogrid.runtime.tracing import InputPlan, TensorPlan, Traced, dump_spec, load_spec, trace
 from isogrid.runtime.tuning import Stopwatch, seconds_of
 
-_TOLERANCE = 1e-3
-"""By how much of its largest value an output may differ from the original's (sums are taken in another order)."""
+
+def _tolerance(values: str) -> float:
+    """By how much of its largest value an output may differ from the original's.
+
+    Sums are taken in another order.  Rounded weights may go far: then it only tells a wrong model from a right one.
+    """
+    return 1e-3 if values == "fp32" else 1.0
 
 
 class Compiled(nn.Module):
@@ -208,15 +213,15 @@ def _compile(
         compiled = Compiled(Body(traced.graph), found, notes, traced)
         object.__setattr__(compiled, "_original", model)
         difference = _difference(compiled, args, kwargs, wanted)
-        if difference <= (_TOLERANCE if values == "fp32" else 1.0):
-            _exclude_small_sizes(compiled, args, kwargs)
+        if difference <= _tolerance(values):
+            _exclude_small_sizes(compiled, args, kwargs, _tolerance(values))
             return compiled
         notes = ["Products of the same input are computed one by one, since together they gave other results."]
     else:
         notes = ["The traced model gave other results than the original, so its layers were replaced one by one."]
     body, found = swap(model, decide, values, args, kwargs)
     compiled = Compiled(body, found, notes)
-    if _difference(compiled, args, kwargs, wanted) > (_TOLERANCE if values == "fp32" else 1.0):
+    if _difference(compiled, args, kwargs, wanted) > _tolerance(values):
         raise UnsupportedError("The compiled model gives other results than the original; please report this model.")
     return compiled
 
@@ -314,7 +319,9 @@ def _run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     return model(*args, **kwargs)
 
 
-def _exclude_small_sizes(compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def _exclude_small_sizes(
+    compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any], tolerance: float
+) -> None:
     """Try 1 and 0 for each size that may vary, as the tracer takes it to be neither, and note where that is wrong."""
     plan, original = compiled._inputs, compiled.__dict__["_original"]
     assert plan is not None
@@ -339,7 +346,7 @@ def _exclude_small_sizes(compiled: Compiled, args: tuple[Any, ...], kwargs: Mapp
         except Exception:  # then the user is to see what the original says
             plan.excluded.add((name, size))
             continue
-        if _difference(compiled, some, named, wanted) > _TOLERANCE:
+        if _difference(compiled, some, named, wanted) > tolerance:
             plan.excluded.add((name, size))
     plan.forget()
 
