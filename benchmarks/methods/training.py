@@ -65,7 +65,10 @@ def trained(task: Task, setting: Setting, sparsity: float, epochs: int, seed: in
 def _dense(
     task: Task, lr: float, weight_decay: float, batch: int, epochs: int, seed: int
 ) -> Mapping[str, torch.Tensor]:
-    """The weights that all methods after training begin with: dense training knows neither them nor the sparsity."""
+    """The weights that all methods after training begin with: dense training knows neither them nor the sparsity.
+
+    `batch` is how `trained` has set the task, and is here to tell trainings apart.
+    """
     seed_everything(seed, "model", 0)
     model = task.model()
     _loop(task, model, Setting("dense", lr=lr, weight_decay=weight_decay, batch=batch), epochs, seed, "dense")

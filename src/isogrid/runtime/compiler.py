@@ -26,14 +26,6 @@ from isogrid.runtime.tracing import InputPlan, TensorPlan, Traced, dump_spec, lo
 from isogrid.runtime.tuning import Stopwatch, seconds_of
 
 
-def _tolerance(values: str) -> float:
-    """By how much of its largest value an output may differ from the original's.
-
-    Sums are taken in another order.  Rounded weights may go far: then it only tells a wrong model from a right one.
-    """
-    return 1e-3 if values == "fp32" else 1.0
-
-
 class Compiled(nn.Module):
     """A model on sparse kernels, for inference: called like the original, on any batch size.
 
@@ -195,6 +187,8 @@ def _compile(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], wanted: Any, dynamic_shapes: Any, values: Values,
     decide: Any, told: Mapping[str, str] | None,
 ) -> Compiled:  # fmt: skip
+    # Sums are taken in another order.  Rounded weights may go far: then it only tells a wrong model from a right one.
+    tolerance = 1e-3 if values == "fp32" else 1.0
     notes: list[str] = []
     for share in (True, False):
         try:
@@ -213,15 +207,15 @@ def _compile(
         compiled = Compiled(Body(traced.graph), found, notes, traced)
         object.__setattr__(compiled, "_original", model)
         difference = _difference(compiled, args, kwargs, wanted)
-        if difference <= _tolerance(values):
-            _exclude_small_sizes(compiled, args, kwargs, _tolerance(values))
+        if difference <= tolerance:
+            _exclude_small_sizes(compiled, args, kwargs, tolerance)
             return compiled
         notes = ["Products of the same input are computed one by one, since together they gave other results."]
     else:
         notes = ["The traced model gave other results than the original, so its layers were replaced one by one."]
     body, found = swap(model, decide, values, args, kwargs)
     compiled = Compiled(body, found, notes)
-    if _difference(compiled, args, kwargs, wanted) > _tolerance(values):
+    if _difference(compiled, args, kwargs, wanted) > tolerance:
         raise UnsupportedError("The compiled model gives other results than the original; please report this model.")
     return compiled
 
@@ -322,7 +316,10 @@ def _run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 def _exclude_small_sizes(
     compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any], tolerance: float
 ) -> None:
-    """Try 1 and 0 for each size that may vary, as the tracer takes it to be neither, and note where that is wrong."""
+    """Try 1 and 0 for each size that may vary, as the tracer takes it to be neither, and note where that is wrong.
+
+    An output may differ by ``tolerance`` of its largest value from the original's.
+    """
     plan, original = compiled._inputs, compiled.__dict__["_original"]
     assert plan is not None
     flat = plan.flatten(args, kwargs)
