@@ -7,8 +7,13 @@
 // Four values, and one of them in all lanes: a load for four nonzeros instead of four, where loads are what is short.
 #if ISOGRID_WIDTH == 8
 inline Vec load_four(const float* p) {
+#if defined(__clang__)
     const Four four = four_at(p);
     return __builtin_shufflevector(four, four, 0, 1, 2, 3, 0, 1, 2, 3);
+#else
+    // GCC would make the portable way above a load and a shuffle, which takes a port that multiply-adds need.
+    return __builtin_ia32_vbroadcastf128_ps256(reinterpret_cast<const Four*>(p));
+#endif
 }
 template <int I>
 inline Vec spread(Vec four) {
@@ -25,17 +30,13 @@ inline Vec spread(Vec four) {
 #endif
 
 // One row. Narrow tiles take several nonzeros in turn into sums of their own, since a single chain of multiply-adds
-// would wait for itself. The first parameter is the number of vectors, the second that of chains.
-template <int V, int Chains, class Offset>
+// would wait for itself: eight sums are what two multiply-adds a cycle of four cycles each keep busy, and sixteen
+// registers hold fourteen. The parameter is the number of vectors.
+template <int V, class Offset>
 __attribute__((always_inline)) inline void multiply_row(const Offset* offsets, const float* values, int count,
                                                         const float* x, Vec (&total)[V]) {
-    Vec sum[Chains][V];
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-        sum[0][v] = total[v];
-#pragma GCC unroll 8
-        for (int c = 1; c < Chains; ++c) sum[c][v] = Vec{};
-    }
+    constexpr int chains = V <= 3 ? 4 : V <= 7 ? 2 : 1;
+    Vec sum[chains][V] = {};
     int k = 0;
     for (; k + 4 <= count; k += 4) {
         const Vec four = load_four(values + k);
@@ -44,7 +45,7 @@ __attribute__((always_inline)) inline void multiply_row(const Offset* offsets, c
         for (int c = 0; c < 4; ++c) {
             const float* from = x + offsets[k + c];
 #pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) sum[c % Chains][v] += value[c] * load(from + v * width);
+            for (int v = 0; v < V; ++v) sum[c % chains][v] += value[c] * load(from + v * width);
         }
     }
     for (; k < count; ++k) {
@@ -57,14 +58,14 @@ __attribute__((always_inline)) inline void multiply_row(const Offset* offsets, c
     for (int v = 0; v < V; ++v) {
         total[v] = sum[0][v];
 #pragma GCC unroll 8
-        for (int c = 1; c < Chains; ++c) total[v] += sum[c][v];
+        for (int c = 1; c < chains; ++c) total[v] += sum[c][v];
     }
 }
 
-// All rows of a block. `ends` says where they come from and go to: it has `start(row, v)` and `end(row, totals)`.
+// All rows of a block. `ends.end(row, totals)` adds what is there already and stores. A row begins with zeros, not with
+// the sums it is added to: its first multiply-adds would wait for these, which come from the L2 cache.
 template <int V, class Ends>
 __attribute__((always_inline)) inline void multiply_rows(const RowBlock& block, const float* x, const Ends& ends) {
-    constexpr int chains = V == 1 ? 4 : V == 2 ? 4 : V <= 4 ? 2 : 1;
     const std::uint8_t* rows = block.rows;
     const std::uint16_t* offsets = block.offsets;
     const float* values = block.values;
@@ -73,9 +74,7 @@ __attribute__((always_inline)) inline void multiply_rows(const RowBlock& block, 
         for (int i = 0; i < block.runs[r].rows; ++i) {
             const std::size_t row = *rows++;
             Vec total[V];
-#pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) total[v] = ends.start(row, v);
-            multiply_row<V, chains>(offsets, values, count, x, total);
+            multiply_row(offsets, values, count, x, total);
             ends.end(row, total);
             offsets += count;
             values += count;
@@ -87,10 +86,10 @@ template <int V, bool First>
 struct IntoSums {
     float* sums;
 
-    Vec start(std::size_t row, int v) const { return First ? Vec{} : load(sums + row * (V * width) + v * width); }
     void end(std::size_t row, const Vec (&total)[V]) const {
+        float* const to = sums + row * (V * width);
 #pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) store(sums + row * (V * width) + v * width, total[v]);
+        for (int v = 0; v < V; ++v) store(to + v * width, First ? total[v] : load(to + v * width) + total[v]);
     }
 };
 
@@ -99,14 +98,14 @@ struct IntoResult {
     const float* sums;
     const Finish& finish;
 
-    Vec start(std::size_t row, int v) const { return First ? Vec{} : load(sums + row * (V * width) + v * width); }
     void end(std::size_t row, const Vec (&total)[V]) const {
+        const float* const from = sums + row * (V * width);
         const Vec bias = all(finish.bias == nullptr ? 0.0f : finish.bias[row]);
         const float* const residual = finish.residual == nullptr ? nullptr : finish.residual + row * finish.stride;
         float* const y = finish.y + row * finish.stride;
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) {
-            Vec result = total[v] + bias;
+            Vec result = (First ? total[v] : load(from + v * width) + total[v]) + bias;
             if (residual != nullptr) result += load(residual + v * width);
             if constexpr (Clip) result = at_most(at_least(result, finish.low), finish.high);
             store(y + v * width, result);
@@ -199,11 +198,9 @@ template <int V>
 inline void slide_tile(const float* window, const std::int32_t* offsets, const float* weights, int taps, Vec start,
                        float* sums) {
     Vec total[V];
+    multiply_row(offsets, weights, taps, window, total);
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) total[v] = start;
-    multiply_row<V, V <= 2 ? 4 : V <= 4 ? 2 : 1>(offsets, weights, taps, window, total);
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) store(sums + v * width, total[v]);
+    for (int v = 0; v < V; ++v) store(sums + v * width, start + total[v]);
 }
 
 void slide(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start, float* sums,

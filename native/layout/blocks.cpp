@@ -7,28 +7,47 @@
 namespace isogrid {
 namespace {
 
-// Floats of a tile that one block takes: the L1 cache of most processors is 32 KiB. A little less leaves more room for
-// the nonzeros that stream past, but shorter rows cost more than that brings.
-constexpr int block_floats = 8192;
+// Floats of a tile that one block takes. The L1 cache of most processors is 32 KiB; a little less leaves more room for
+// the nonzeros that stream past, but shorter rows cost more than that brings. Four times as much is half of a small L2
+// cache, which the sums share.
+constexpr int l1_floats = 8192;
+constexpr int l2_floats = 32768;
 constexpr int most_offset = 65535;
 
-// As many blocks as are needed, all about as wide: a narrow last one would cost each row as much as the others.
-int block_channels(int channels, int stride) {
-    const int most = std::clamp(block_floats / stride, 1, channels);
-    const int blocks = (channels + most - 1) / most;
-    return (channels + blocks - 1) / blocks;
+int divide_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+// Nanoseconds of a core, fitted to measurements of 2 to 10 vectors at 1 to 30 % density (docs/engine.md).
+double tiling_cost(const TileShape& shape, int vectors, int lanes, int blocks, int block_floats) {
+    if (shape.quads) {
+        return shape.nonzeros * (0.165 * vectors + 0.03 * divide_up(vectors, 3)) +
+               static_cast<double>(shape.rows) * blocks * 0.3 * vectors;
+    }
+    const double beyond = block_floats - l1_floats;
+    const double miss = beyond > 0.0 ? 0.15 * beyond / block_floats + 0.27 * beyond / 65536.0 : 0.0;
+    const int lines = divide_up(vectors * lanes, 16);
+    return shape.nonzeros * (0.12 + 0.2 * vectors + miss * lines) +
+           static_cast<double>(shape.rows) * blocks * (3.2 + 0.25 * vectors);
 }
 
 }  // namespace
 
-double tile_cost(const TileShape& shape, int vectors, int lanes) {
-    // Nanoseconds of a core, fitted to measurements of 4 to 10 vectors at 1 to 20 % density (docs/engine.md).
-    const double nonzero = shape.quads ? 0.165 * vectors + 0.03 * ((vectors + 2) / 3) : 0.19 * vectors + 0.22;
-    const double row_of_block = shape.quads ? 0.3 * vectors : 0.6 * vectors - 0.2;
+Tiling best_tiling(const TileShape& shape, int vectors, int lanes) {
     const int stride = shape.phases * (vectors * lanes + shape.reach);
-    const int blocks =
-        (shape.channels + block_channels(shape.channels, stride) - 1) / block_channels(shape.channels, stride);
-    return shape.nonzeros * nonzero + static_cast<double>(shape.rows) * blocks * row_of_block;
+    const auto channels_within = [&](int floats) { return std::clamp(floats / stride, 1, shape.channels); };
+    const int least = divide_up(shape.channels, channels_within(shape.quads ? l1_floats : l2_floats));
+    const int most = divide_up(shape.channels, channels_within(l1_floats));
+    // Of very many not every number is worth a try.
+    const int step = divide_up(most - least + 1, 64);
+    Tiling best{};
+    for (int blocks = least; blocks <= most; blocks += step) {
+        // All about as wide: a narrow last one would cost each row as much as the others.
+        const int channels = divide_up(shape.channels, blocks);
+        const double cost = tiling_cost(shape, vectors, lanes, divide_up(shape.channels, channels), channels * stride);
+        if (blocks == least || cost < best.cost) best = {channels, cost};
+    }
+    return best;
 }
 
 float value_at(const SparseMatrix& m, int row, std::int64_t i) {
@@ -77,13 +96,13 @@ void Blocks::Lists::add_row(int row, int count) {
     row_ids.push_back(static_cast<std::uint8_t>(row));
 }
 
-Status Blocks::build(const SparseMatrix& m, int first_row, int rows, const ColumnMap& map, int chunk_rows,
-                     Blocks& out) {
+Status Blocks::build(const SparseMatrix& m, int first_row, int rows, const ColumnMap& map, int block_channels,
+                     int chunk_rows, Blocks& out) {
     const int taps = static_cast<int>(map.tap_offset.size());
     const int highest = *std::max_element(map.tap_offset.begin(), map.tap_offset.end());
     if (highest > most_offset) return Status::window_too_large;
     const int by_offset = (most_offset - highest) / map.stride + 1;
-    const int channels = std::min(block_channels(map.channels, map.stride), by_offset);
+    const int channels = std::clamp(block_channels, 1, std::min(map.channels, by_offset));
     out = Blocks{};
     out.rows_ = rows;
     out.channels_ = map.channels;

@@ -1,7 +1,8 @@
 // The many-sample layout: nonzeros grouped by chunks of rows and, inside, by blocks of channels.
 //
-// A block is as many channels as fit the L1 cache with their tile of activations; a chunk as many rows as keep their
-// sums in the L2 cache. Inside a chunk and block rows are sorted by their number of nonzeros, so that the loop over
+// A block is as many channels as fit the L1 cache with their tile of activations, or more where rows are short: fetching
+// some activations from the L2 cache costs less then than fetching and storing sums once more. A chunk is as many rows
+// as keep their sums in the L2 cache. Inside a chunk and block rows are sorted by their number of nonzeros, so that the loop over
 // them has the same length again and again, which the branch predictor learns.
 //
 // Where most nonzeros of four neighbouring rows stand in the same columns (the pattern `Block(4, 1)` and its multiples)
@@ -26,10 +27,11 @@ struct ColumnMap {
 
 class Blocks {
   public:
-    // Rows [first_row, first_row + rows) of the matrix, which has passed `check`. Throws std::bad_alloc.
-    // Status::window_too_large where not even one channel can be reached with 16-bit offsets.
-    static Status build(const SparseMatrix& matrix, int first_row, int rows, const ColumnMap& map, int chunk_rows,
-                        Blocks& out);
+    // Rows [first_row, first_row + rows) of the matrix, which has passed `check`. A block has up to `block_channels`
+    // channels, as many as 16-bit offsets reach. Throws std::bad_alloc. Status::window_too_large where not even one
+    // channel can be reached with them.
+    static Status build(const SparseMatrix& matrix, int first_row, int rows, const ColumnMap& map, int block_channels,
+                        int chunk_rows, Blocks& out);
 
     int chunks() const { return chunks_; }
     int blocks() const { return blocks_; }
@@ -78,8 +80,8 @@ class Blocks {
     std::vector<std::int64_t> chunk_nonzeros_;
 };
 
-// What decides how wide tiles should be. Wide ones fetch each nonzero least often; narrow ones leave room in the L1
-// cache for more channels, and so for more nonzeros between fetching and storing a row's sums.
+// What decides how wide tiles and how large blocks should be. Wide tiles fetch each nonzero least often; narrow ones
+// leave room in the caches for more channels, and so for more nonzeros between fetching and storing a row's sums.
 struct TileShape {
     int rows;
     int channels;
@@ -89,8 +91,13 @@ struct TileShape {
     bool quads = false;
 };
 
-// What a tile of so many vectors costs, in nanoseconds of some core: only the ratios matter.
-double tile_cost(const TileShape& shape, int vectors, int lanes);
+struct Tiling {
+    int block_channels;
+    double cost;  // of a tile, in nanoseconds of some core: only the ratios matter
+};
+
+// The best blocks for tiles of so many vectors.
+Tiling best_tiling(const TileShape& shape, int vectors, int lanes);
 
 // Which entries of rows [first_row, first_row + rows) stand in the same column in all of four neighbouring rows,
 // counted from the first on; none at all unless they are more than half. Throws std::bad_alloc.

@@ -139,7 +139,7 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
         const bool even = tiles % threads == 0 || tiles >= 4 * threads;
         const double busy = by_rows || even ? 1.0 : static_cast<double>(round_up(tiles, threads)) / tiles;
         const int vectors = (all + tiles - 1) / tiles;
-        const double cost = tiles * tile_cost(tile, vectors, lanes) * (rows >= threads ? std::min(busy, 1.25) : busy);
+        const double cost = tiles * best_tiling(tile, vectors, lanes).cost * (rows >= threads ? std::min(busy, 1.25) : busy);
         if (plan.tiles == 0 || cost < best) {
             best = cost;
             plan.tiles = tiles;
@@ -155,9 +155,10 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
         const auto tap = static_cast<std::size_t>(t);
         map.tap_offset.push_back(g.tap_phase[tap] * plan.window + g.tap_shift[tap]);
     }
+    const Tiling tiling = best_tiling(tile, plan.vectors, lanes);
     plan.groups.resize(static_cast<std::size_t>(groups));
     for (int group = 0; group < groups && status == Status::ok; ++group) {
-        status = Blocks::build(matrix, group * rows, rows, map, plan.chunk_rows,
+        status = Blocks::build(matrix, group * rows, rows, map, tiling.block_channels, plan.chunk_rows,
                                plan.groups[static_cast<std::size_t>(group)]);
     }
     if (status != Status::ok) return status;

@@ -56,6 +56,10 @@ struct Linear::State {
           skip_zeros(skip),
           quads(!find_quads(matrix, 0, matrix.rows).empty()) {}
 
+    TileShape tile_shape() const {
+        const SparseMatrix m = weights.view();
+        return {m.rows, m.columns, 1, 0, static_cast<double>(m.column.size), quads};
+    }
     Status plan_for(const Kernels& k, int vectors, int chunk_rows, std::shared_ptr<const Plan>& out);
     std::shared_ptr<const Slices> slices_layout();
     std::shared_ptr<const Columns> columns_layout(int threads);
@@ -80,8 +84,9 @@ Status Linear::State::plan_for(const Kernels& k, int vectors, int chunk_rows, st
     }
     auto plan = std::make_shared<Plan>(Plan{&k, vectors, chunk_rows, {}});
     const SparseMatrix m = weights.view();
-    const Status status =
-        Blocks::build(m, 0, m.rows, ColumnMap{m.columns, vectors * k.width, {0}}, chunk_rows, plan->blocks);
+    const Status status = Blocks::build(m, 0, m.rows, ColumnMap{m.columns, vectors * k.width, {0}},
+                                        best_tiling(tile_shape(), vectors, k.width).block_channels, chunk_rows,
+                                        plan->blocks);
     if (status != Status::ok) return status;
     plans.insert(plans.begin(), plan);
     constexpr std::size_t most_layouts = 4;
@@ -236,10 +241,11 @@ Status Linear::State::run_many(const Executor& executor, const float* x, std::in
     const Kernels& k = kernels();
     const std::int64_t all = (tokens + k.width - 1) / k.width;
     // A power of two that the tokens fill.
-    const TileShape shape{m.rows, m.columns, 1, 0, static_cast<double>(m.column.size), quads};
+    const TileShape shape = tile_shape();
+    const auto cost = [&](int of) { return best_tiling(shape, of, k.width).cost; };
     int vectors = 1;
     for (int wider = 2; wider <= k.max_vectors && vectors < all; wider *= 2) {
-        if (2 * tile_cost(shape, vectors, k.width) >= tile_cost(shape, wider, k.width)) vectors = wider;
+        if (2 * cost(vectors) >= cost(wider)) vectors = wider;
     }
     std::int64_t tiles = (all + vectors - 1) / vectors;
     // One more tile, if that lets every thread have as many and leaves none of them narrow.

@@ -115,9 +115,11 @@ TEST_CASE("blocks: the layout holds the matrix and nothing else") {
         const int first = between(random, 0, rows - 1);
         const int count = between(random, 1, rows - first);
         const int chunk_rows = one_of(random, std::vector<int>{1, 3, 8, 32, 256});
+        const int block_channels = between(random, 1, 2 * channels);
         CAPTURE(round);
         Blocks blocks;
-        REQUIRE(Blocks::build(weights.view(), first, count, map, chunk_rows, blocks) == Status::ok);
+        REQUIRE(Blocks::build(weights.view(), first, count, map, block_channels, chunk_rows, blocks) == Status::ok);
+        CHECK(blocks.blocks() == (channels + std::min(block_channels, channels) - 1) / std::min(block_channels, channels));
         CHECK(blocks.chunks() == (count + chunk_rows - 1) / chunk_rows);
         CHECK(read_back(blocks, map) == entries_of(weights, first, count));
     }
@@ -128,7 +130,7 @@ TEST_CASE("blocks: rows that are alike in fours become quads, and no others") {
     const ColumnMap map{50, 8, {0}};
     const auto layout = [&](const Weights& weights, int chunk_rows) {
         Blocks blocks;
-        REQUIRE(Blocks::build(weights.view(), 0, weights.rows, map, chunk_rows, blocks) == Status::ok);
+        REQUIRE(Blocks::build(weights.view(), 0, weights.rows, map, 20, chunk_rows, blocks) == Status::ok);
         CHECK(read_back(blocks, map) == entries_of(weights, 0, weights.rows));
         return blocks.quads();
     };
@@ -149,13 +151,13 @@ TEST_CASE("blocks: matrices that need more than one of each") {
     const Weights tall = random_weights(random, 600, 3, 0.5);
     const ColumnMap narrow{3, 64, {0}};
     Blocks blocks;
-    REQUIRE(Blocks::build(tall.view(), 0, 600, narrow, 1000, blocks) == Status::ok);
+    REQUIRE(Blocks::build(tall.view(), 0, 600, narrow, 3, 1000, blocks) == Status::ok);
     CHECK(blocks.chunks() == 3);
     CHECK(read_back(blocks, narrow) == entries_of(tall, 0, 600));
 
     const Weights wide = random_weights(random, 5, 20'000, 0.1);
     const ColumnMap wide_map{20'000, 16, {0}};
-    REQUIRE(Blocks::build(wide.view(), 0, 5, wide_map, 256, blocks) == Status::ok);
+    REQUIRE(Blocks::build(wide.view(), 0, 5, wide_map, 20'000, 256, blocks) == Status::ok);
     CHECK(blocks.blocks() > 1);
     CHECK(read_back(blocks, wide_map) == entries_of(wide, 0, 5));
 }
@@ -166,25 +168,45 @@ TEST_CASE("blocks: a block reaches as far as 16 bits and no further") {
     Blocks blocks;
     // Two taps at both ends of the reach, three channels.
     const ColumnMap farthest{3, 70'000, {0, 65'535}};
-    REQUIRE(Blocks::build(weights.view(), 0, 4, farthest, 8, blocks) == Status::ok);
+    REQUIRE(Blocks::build(weights.view(), 0, 4, farthest, 3, 8, blocks) == Status::ok);
     CHECK(blocks.blocks() == 3);
     CHECK(read_back(blocks, farthest) == entries_of(weights, 0, 4));
-    CHECK(Blocks::build(weights.view(), 0, 4, {3, 70'000, {0, 65'536}}, 8, blocks) == Status::window_too_large);
+    CHECK(Blocks::build(weights.view(), 0, 4, {3, 70'000, {0, 65'536}}, 3, 8, blocks) == Status::window_too_large);
 }
 
 TEST_CASE("blocks: a tile costs more the wider it is and the more there is to do") {
     on_every_target([](const Kernels& k) {
-        const TileShape shape{100, 300, 2, 40, 5000.0};
-        for (int vectors = 1; vectors <= k.max_vectors; ++vectors) {
-            const double cost = tile_cost(shape, vectors, k.width);
-            CHECK(cost > 0.0);
-            CHECK(tile_cost(shape, vectors + 1, k.width) > cost);
-            TileShape more = shape;
-            more.nonzeros *= 2;
-            CHECK(tile_cost(more, vectors, k.width) > cost);
-            more = shape;
-            more.rows *= 2;
-            CHECK(tile_cost(more, vectors, k.width) > cost);
+        for (const bool quads : {false, true}) {
+            const TileShape shape{100, 300, 2, 40, 5000.0, quads};
+            for (int vectors = 1; vectors <= k.max_vectors; ++vectors) {
+                const double cost = best_tiling(shape, vectors, k.width).cost;
+                CHECK(cost > 0.0);
+                CHECK(best_tiling(shape, vectors + 1, k.width).cost > cost);
+                TileShape more = shape;
+                more.nonzeros *= 2;
+                CHECK(best_tiling(more, vectors, k.width).cost > cost);
+                more = shape;
+                more.rows *= 2;
+                CHECK(best_tiling(more, vectors, k.width).cost > cost);
+            }
         }
     });
+}
+
+TEST_CASE("blocks: long rows are cut so that a block fits the L1 cache, short ones less often") {
+    const int stride = 64;
+    const auto floats = [=](double density) {
+        return best_tiling({1000, 4000, 1, 0, 4e6 * density}, 8, 8).block_channels * stride;
+    };
+    CHECK(floats(0.5) <= 8192);
+    CHECK(floats(0.01) > 16384);
+    CHECK(floats(0.01) <= 32768);
+    CHECK(floats(0.03) >= floats(0.1));
+    // All of the same width: the last one is no narrow rest.
+    const int channels = best_tiling({1000, 513, 1, 0, 1e5}, 8, 8).block_channels;
+    CHECK(513 % channels > channels / 2);
+    // As few channels as there are, and one where not even that fits.
+    CHECK(best_tiling({1000, 3, 1, 0, 1e3}, 8, 8).block_channels == 3);
+    CHECK(best_tiling({1000, 3, 4, 1 << 20, 1e3}, 8, 8).block_channels == 1);
+    CHECK(best_tiling({1, 1 << 28, 1, 0, 1e3}, 8, 8).block_channels >= 1);
 }
