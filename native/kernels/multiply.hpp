@@ -30,12 +30,12 @@ inline Vec spread(Vec four) {
 #endif
 
 // One row. Narrow tiles take several nonzeros in turn into sums of their own, since a single chain of multiply-adds
-// would wait for itself: eight sums are what two multiply-adds a cycle of four cycles each keep busy, and sixteen
-// registers hold fourteen. The parameter is the number of vectors.
+// would wait for itself: eight sums are what two multiply-adds a cycle of four cycles each keep busy. More than twelve
+// would not stay in registers. The parameter is the number of vectors.
 template <int V, class Offset>
 __attribute__((always_inline)) inline void multiply_row(const Offset* offsets, const float* values, int count,
                                                         const float* x, Vec (&total)[V]) {
-    constexpr int chains = V <= 3 ? 4 : V <= 7 ? 2 : 1;
+    constexpr int chains = V <= 3 ? 4 : V <= 6 ? 2 : 1;
     Vec sum[chains][V] = {};
     int k = 0;
     for (; k + 4 <= count; k += 4) {

@@ -92,10 +92,18 @@ void pack_planes(const float* planes, std::size_t plane, std::size_t channels, c
         const float* const from = planes + c * plane;
         float* const to = out + c * window;
         for (int s = 0; s < count; ++s) {
-            if (segments[s].from < 0) {
-                clear(to + segments[s].to, segments[s].count, fill);
+            const Segment& here = segments[s];
+            if (here.from < 0) {
+                // What a whole vector covers too much, the next segment covers again.
+                const Segment& next = segments[s + 1 < count ? s + 1 : s];
+                if (next.to == here.to + here.count && here.to + width <= next.to + next.count) {
+                    store(to + here.to, all(fill));
+                    clear(to + here.to + width, here.count - width, fill);
+                } else {
+                    clear(to + here.to, here.count, fill);
+                }
             } else {
-                copy(from + segments[s].from, step, segments[s].count, to + segments[s].to);
+                copy(from + here.from, step, here.count, to + here.to);
             }
         }
     }

@@ -54,9 +54,10 @@ struct Finish {
 // f / pitch and column f % pitch of the phase's plane, and zero where there is none.
 struct Phase {
     int first_row;     // of the image
-    int first_column;  // of the image
+    int first_column;  // of the image; negative where the plane begins to the left of it
     int height;        // rows of the phase's plane
     int width;         // columns of the phase's plane
+    int skip;          // how many of these lie to the left of the image
 };
 
 // Part of a window: `count` floats from `from` on in the image's plane go to `to` on in the window; zeros where `from`

@@ -27,7 +27,7 @@ double tiling_cost(const TileShape& shape, int vectors, int lanes, int blocks, i
     const double beyond = block_floats - l1_floats;
     const double miss = beyond > 0.0 ? 0.15 * beyond / block_floats + 0.27 * beyond / 65536.0 : 0.0;
     const int lines = divide_up(vectors * lanes, 16);
-    return shape.nonzeros * (0.12 + 0.2 * vectors + miss * lines) +
+    return shape.nonzeros * (0.12 + (shape.aligned ? 0.2 : 0.29) * vectors + miss * lines) +
            static_cast<double>(shape.rows) * blocks * (3.2 + 0.25 * vectors);
 }
 

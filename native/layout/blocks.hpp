@@ -89,6 +89,7 @@ struct TileShape {
     int reach;
     double nonzeros;
     bool quads = false;
+    bool aligned = true;  // activations to the vectors that they are loaded by
 };
 
 struct Tiling {

@@ -39,7 +39,7 @@ std::int64_t output_length(int size, int pads, int taps, int stride, int dilatio
 
 }  // namespace
 
-Status make_geometry(const ConvolutionShape& s, Geometry& out) {
+Status make_geometry(const ConvolutionShape& s, Geometry& out, int lanes) {
     // Far beyond any network, and small enough for every product below to fit.
     constexpr int most = 1 << 20;
     if (!within(s.height, 1, most) || !within(s.width, 1, most) || !within(s.kernel_height, 1, 255) ||
@@ -57,14 +57,24 @@ Status make_geometry(const ConvolutionShape& s, Geometry& out) {
     if (out_height < 1 || out_width < 1) return Status::kernel_larger_than_image;
 
     const Axis rows = make_axis(s.kernel_height, s.stride_y, s.pad_top, s.dilation_y);
-    const Axis columns = make_axis(s.kernel_width, s.stride_x, s.pad_left, s.dilation_x);
+    Axis columns = make_axis(s.kernel_width, s.stride_x, s.pad_left, s.dilation_x);
+    const bool aligned = lanes > 1;
+    if (aligned) {
+        for (std::size_t x = 0; x < columns.shift.size(); ++x) {
+            columns.remainder[x] += columns.shift[x] * s.stride_x;
+            columns.shift[x] = 0;
+        }
+    }
 
-    // Wide enough that a tap which leaves a row at either end meets zeros: the columns up to the rightmost one that is
-    // read, and behind the plane's own columns as many as are read to the left of a row.
+    // As wide as the outputs where planes are aligned. Otherwise wide enough that a tap which leaves a row at either
+    // end meets zeros: the columns up to the rightmost one that is read, and behind the plane's own columns as many as
+    // are read to the left of a row.
     const int leftmost = std::min(0, *std::min_element(columns.shift.begin(), columns.shift.end()));
     const int rightmost = std::max(0, *std::max_element(columns.shift.begin(), columns.shift.end()));
     const int plane_width = (s.width + s.stride_x - 1) / s.stride_x;
-    const std::int64_t pitch = std::max<std::int64_t>(out_width + rightmost, std::int64_t{plane_width} - leftmost);
+    const std::int64_t pitch =
+        aligned ? (out_width + lanes - 1) / lanes * lanes
+                : std::max<std::int64_t>(out_width + rightmost, std::int64_t{plane_width} - leftmost);
     const std::int64_t length = (out_height - 1) * pitch + out_width;
     if (length > (1 << 30) || pitch > (1 << 22)) return Status::shape_out_of_range;
 
@@ -91,7 +101,8 @@ Status make_geometry(const ConvolutionShape& s, Geometry& out) {
             if (known == out.phases.end()) {
                 const int height = row < s.height ? (s.height - row + s.stride_y - 1) / s.stride_y : 0;
                 const int width = column < s.width ? (s.width - column + s.stride_x - 1) / s.stride_x : 0;
-                out.phases.push_back({row, column, height, width});
+                const int skip = column < 0 ? (-column + s.stride_x - 1) / s.stride_x : 0;
+                out.phases.push_back({row, column, height, aligned ? std::min(width, out.out_width) : width, skip});
                 known = out.phases.end() - 1;
             }
             out.tap_phase.push_back(static_cast<int>(known - out.phases.begin()));
@@ -110,24 +121,29 @@ void add_segments(const Geometry& g, const Phase& phase, const ConvolutionShape&
     int row = first >= 0 ? first / g.pitch : -((-first + g.pitch - 1) / g.pitch);
     int column = first - row * g.pitch;
     const auto add = [&](int from, int to, int count) {
-        if (count == 0) return;
-        const bool joins =
-            !out.empty() && from < 0 && out.back().from < 0 && out.back().to + out.back().count == to && to > 0;
-        if (joins) {
-            out.back().count += count;
-        } else {
-            out.push_back({from, to, count});
+        if (count <= 0) return;
+        if (!out.empty() && to > 0 && out.back().to + out.back().count == to) {
+            Segment& before = out.back();
+            const bool nothing = from < 0 && before.from < 0;
+            const bool onwards = shape.stride_x == 1 && before.from >= 0 && before.from + before.count == from;
+            if (nothing || onwards) {
+                before.count += count;
+                return;
+            }
         }
+        out.push_back({from, to, count});
     };
     for (int done = 0; done < length; column = 0, ++row) {
         const int here = std::min(g.pitch - column, length - done);
-        const bool inside = row >= 0 && row < phase.height && column < phase.width;
-        const int valid = inside ? std::min(here, phase.width - column) : 0;
-        if (inside) {
+        const bool inside = row >= 0 && row < phase.height;
+        const int begin = inside ? std::clamp(phase.skip, column, column + here) : column + here;
+        const int end = inside ? std::clamp(phase.width, begin, column + here) : begin;
+        add(-1, done, begin - column);
+        if (begin < end) {
             const int y = phase.first_row + row * shape.stride_y;
-            add(y * shape.width + phase.first_column + column * shape.stride_x, done, valid);
+            add(y * shape.width + phase.first_column + begin * shape.stride_x, done + begin - column, end - begin);
         }
-        add(-1, done + valid, here - valid);
+        add(-1, done + end - column, column + here - end);
         done += here;
     }
 }

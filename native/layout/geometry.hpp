@@ -5,6 +5,10 @@
 // what the tap multiplies at that plus the shift. The zeros behind a row serve as the padding after it and before the
 // next. With a stride the plane is first split into phases, one for each remainder of the rows and columns, within
 // which the stride is 1. A linear layer on feature-major activations is the case of one tap and one row.
+//
+// Loads that begin at any column cross cache lines half of the time, and take half as long again. So planes may also be
+// aligned: each column of the kernel has a copy of the plane, shifted so that its taps need no shift to the side, and
+// `pitch` is a multiple of a vector. That takes more room in the L1 cache and more time to pack.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +31,8 @@ struct Geometry {
     std::vector<int> tap_shift;  // minus `first`, so 0 or more
 };
 
-// Throws std::bad_alloc.
-Status make_geometry(const ConvolutionShape& shape, Geometry& out);
+// With `lanes` above 1 planes are aligned to vectors of so many floats. Throws std::bad_alloc.
+Status make_geometry(const ConvolutionShape& shape, Geometry& out, int lanes = 1);
 
 // The window of a phase from flat position `first` on, as segments of the image's plane. Throws std::bad_alloc.
 void add_segments(const Geometry& g, const Phase& phase, const ConvolutionShape& shape, int first, int length,

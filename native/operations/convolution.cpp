@@ -4,11 +4,13 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "isogrid/targets.hpp"
 #include "layout/blocks.hpp"
 #include "layout/canonical.hpp"
+#include "layout/cut.hpp"
 #include "layout/geometry.hpp"
 #include "operations/pool.hpp"
 #include "operations/tiles.hpp"
@@ -83,14 +85,9 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
     plan.height = height;
     plan.width = width;
     plan.threads = threads;
-    Status status = make_geometry(sized, plan.geometry);
-    if (status != Status::ok) return status;
-    const Geometry& g = plan.geometry;
     const SparseMatrix matrix = weights.view();
-    const int taps = static_cast<int>(g.tap_shift.size());
-    const int phases = static_cast<int>(g.phases.size());
     const int lanes = plan.kernels->width;
-
+    const Geometry& g = plan.geometry;
     const auto add_tile = [&](int from) {
         for (const Phase& phase : g.phases) {
             plan.segment_begin.push_back(static_cast<int>(plan.segments.size()));
@@ -98,6 +95,9 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
         }
     };
     if (depthwise()) {
+        const Status status = make_geometry(sized, plan.geometry);
+        if (status != Status::ok) return status;
+        const auto phases = static_cast<std::int64_t>(g.phases.size());
         if ((std::int64_t{g.length} + g.reach + lanes) * phases > (1 << 30)) return Status::shape_out_of_range;
         // Whole vectors, so that the last one is no special case.
         plan.window = round_up(round_up(g.length, lanes) + g.reach, lanes);
@@ -115,50 +115,25 @@ Status Convolution::State::make(const Kernels& k, int height, int width, int thr
         return Status::ok;
     }
 
-    // Far beyond what 16-bit offsets reach, and small enough for every product below to fit.
-    if ((std::int64_t{k.max_vectors + 1} * lanes + g.reach) * phases > (1 << 30)) return Status::window_too_large;
-    const int all = (g.length + lanes - 1) / lanes;
     const int rows = rows_of_group();
-    const auto nonzeros = static_cast<std::int64_t>(matrix.column.size);
-    // Threads share out either the tiles, or the rows. With the rows each keeps its part of the weights in its own
-    // cache, which pays where these are large; but each packs all tiles then, which only many nonzeros a channel pay
-    // for.
-    constexpr int large = 65536;
-    constexpr int many = 32;
-    const bool by_rows = nonzeros > large * groups && nonzeros > std::int64_t{many} * threads * shape.channels * groups;
-    const TileShape tile{rows,
-                         shape.channels,
-                         phases,
-                         g.reach,
-                         static_cast<double>(nonzeros) / groups,
-                         !find_quads(matrix, 0, rows).empty()};
-    double best = 0;
-    for (int most = 2; most <= k.max_vectors; ++most) {
-        int tiles = (all + most - 1) / most;
-        // Every thread as many tiles, or so many that it does not matter.
-        const bool even = tiles % threads == 0 || tiles >= 4 * threads;
-        const double busy = by_rows || even ? 1.0 : static_cast<double>(round_up(tiles, threads)) / tiles;
-        const int vectors = (all + tiles - 1) / tiles;
-        const double cost = tiles * best_tiling(tile, vectors, lanes).cost * (rows >= threads ? std::min(busy, 1.25) : busy);
-        if (plan.tiles == 0 || cost < best) {
-            best = cost;
-            plan.tiles = tiles;
-            plan.parts = rows >= threads && (by_rows || busy > 1.25) ? threads : 1;
-        }
-    }
+    const Product product{rows, static_cast<double>(matrix.column.size) / groups, !find_quads(matrix, 0, rows).empty()};
+    Cut cut;
+    Status status = best_cut(sized, product, threads, lanes, k.max_vectors, cut);
+    if (status != Status::ok) return status;
+    plan.geometry = std::move(cut.geometry);
+    plan.tiles = cut.tiles;
+    plan.parts = cut.parts;
+    plan.vectors = cut.vectors;
+    plan.window = cut.window;
     plan.chunk_rows = std::min(256, round_up((rows + plan.parts - 1) / plan.parts, 4));
-    plan.vectors = (all + plan.tiles - 1) / plan.tiles;
-    plan.window = round_up(plan.vectors * lanes + g.reach, lanes);
 
-    ColumnMap map{shape.channels, phases * plan.window, {}};
-    for (int t = 0; t < taps; ++t) {
-        const auto tap = static_cast<std::size_t>(t);
+    ColumnMap map{shape.channels, static_cast<int>(g.phases.size()) * plan.window, {}};
+    for (std::size_t tap = 0; tap < g.tap_shift.size(); ++tap) {
         map.tap_offset.push_back(g.tap_phase[tap] * plan.window + g.tap_shift[tap]);
     }
-    const Tiling tiling = best_tiling(tile, plan.vectors, lanes);
     plan.groups.resize(static_cast<std::size_t>(groups));
     for (int group = 0; group < groups && status == Status::ok; ++group) {
-        status = Blocks::build(matrix, group * rows, rows, map, tiling.block_channels, plan.chunk_rows,
+        status = Blocks::build(matrix, group * rows, rows, map, cut.block_channels, plan.chunk_rows,
                                plan.groups[static_cast<std::size_t>(group)]);
     }
     if (status != Status::ok) return status;

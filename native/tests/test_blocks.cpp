@@ -119,7 +119,8 @@ TEST_CASE("blocks: the layout holds the matrix and nothing else") {
         CAPTURE(round);
         Blocks blocks;
         REQUIRE(Blocks::build(weights.view(), first, count, map, block_channels, chunk_rows, blocks) == Status::ok);
-        CHECK(blocks.blocks() == (channels + std::min(block_channels, channels) - 1) / std::min(block_channels, channels));
+        CHECK(blocks.blocks() ==
+              (channels + std::min(block_channels, channels) - 1) / std::min(block_channels, channels));
         CHECK(blocks.chunks() == (count + chunk_rows - 1) / chunk_rows);
         CHECK(read_back(blocks, map) == entries_of(weights, first, count));
     }

@@ -32,7 +32,7 @@ ConvolutionShape random_shape(Random& random) {
 std::pair<int, int> place(const Geometry& g, const ConvolutionShape& s, const Phase& phase, int f) {
     const int row = static_cast<int>(std::floor(static_cast<double>(f) / g.pitch));
     const int column = f - row * g.pitch;
-    if (row < 0 || row >= phase.height || column >= phase.width) return {-1, -1};
+    if (row < 0 || row >= phase.height || column < phase.skip || column >= phase.width) return {-1, -1};
     return {phase.first_row + row * s.stride_y, phase.first_column + column * s.stride_x};
 }
 
@@ -50,7 +50,9 @@ TEST_CASE("geometry: every tap meets the input that the convolution wants, or ze
         const Images images{s, 1, 1, 1};
         CAPTURE(round);
         Geometry g;
-        const Status status = make_geometry(s, g);
+        const int lanes = one_of(random, std::vector<int>{1, 1, 4, 8});
+        CAPTURE(lanes);
+        const Status status = make_geometry(s, g, lanes);
         if (images.out_height() < 1 || images.out_width() < 1) {
             CHECK(status == Status::kernel_larger_than_image);
             continue;
@@ -60,6 +62,12 @@ TEST_CASE("geometry: every tap meets the input that the convolution wants, or ze
         CHECK(g.out_height == images.out_height());
         CHECK(g.out_width == images.out_width());
         CHECK(g.length == (g.out_height - 1) * g.pitch + g.out_width);
+        if (lanes > 1) {
+            CHECK(g.pitch % lanes == 0);
+            CHECK(g.pitch < g.out_width + lanes);
+            CHECK(g.first % lanes == 0);
+            for (const int shift : g.tap_shift) CHECK(shift % lanes == 0);
+        }
         REQUIRE(g.tap_shift.size() == static_cast<std::size_t>(s.kernel_height * s.kernel_width));
         REQUIRE(g.tap_phase.size() == g.tap_shift.size());
         CHECK(*std::min_element(g.tap_shift.begin(), g.tap_shift.end()) == 0);
@@ -114,7 +122,7 @@ TEST_CASE("geometry: segments are the window, each place of it once") {
     for (int round = 0; round < 3000; ++round) {
         const ConvolutionShape s = random_shape(random);
         Geometry g;
-        if (make_geometry(s, g) != Status::ok) continue;
+        if (make_geometry(s, g, one_of(random, std::vector<int>{1, 8})) != Status::ok) continue;
         CAPTURE(round);
         const int first = g.first + between(random, 0, g.length);
         const int length = between(random, 1, g.reach + g.length + 20);
@@ -137,6 +145,17 @@ TEST_CASE("geometry: segments are the window, each place of it once") {
         CHECK(wrong == 0);
         CHECK(at == length);
     }
+}
+
+TEST_CASE("geometry: neighbouring rows of a plane without padding are one segment") {
+    const ConvolutionShape s = one_tap(6, 5);
+    Geometry g;
+    REQUIRE(make_geometry(s, g) == Status::ok);
+    std::vector<Segment> segments;
+    add_segments(g, g.phases.front(), s, 7, 20, segments);
+    REQUIRE(segments.size() == 1);
+    CHECK(segments[0].from == 7);
+    CHECK(segments[0].count == 20);
 }
 
 TEST_CASE("geometry: a linear layer is one tap over one row, nothing wasted") {
@@ -208,7 +227,7 @@ TEST_CASE("geometry: the largest sizes of all are worked out or refused, without
                                  extreme(1, 4096),
                                  extreme(1, 4096)};
         Geometry g;
-        const Status status = make_geometry(s, g);
+        const Status status = make_geometry(s, g, one_of(random, std::vector<int>{1, 4, 8}));
         if (status != Status::ok) continue;
         CHECK(g.out_height >= 1);
         CHECK(g.out_width >= 1);
