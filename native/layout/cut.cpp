@@ -6,9 +6,11 @@
 namespace isogrid {
 namespace {
 
-// Nanoseconds of a core, as in `best_tiling`: to copy a piece of a plane, and each of its floats.
-constexpr double segment_cost = 2.5;
+// Nanoseconds of a core, as in `best_tiling`: to copy a piece of a plane, and each of its floats, which with a stride
+// are picked out of others.
+constexpr double segment_cost = 4.0;
 constexpr double float_cost = 0.06;
+constexpr double strided_float_cost = 0.2;
 
 int round_up(int value, int step) {
     return (value + step - 1) / step * step;
@@ -18,8 +20,9 @@ int round_up(int value, int step) {
 double packing_cost(const ConvolutionShape& shape, const Geometry& g, int from, int window) {
     std::vector<Segment> segments;
     for (const Phase& phase : g.phases) add_segments(g, phase, shape, from, window, segments);
-    return shape.channels * (segment_cost * static_cast<double>(segments.size()) +
-                             float_cost * window * static_cast<double>(g.phases.size()));
+    return shape.channels *
+           (segment_cost * static_cast<double>(segments.size()) +
+            (shape.stride_x == 1 ? float_cost : strided_float_cost) * window * static_cast<double>(g.phases.size()));
 }
 
 // Sets everything of `cut` but its geometry, which is there, and returns the cost.
