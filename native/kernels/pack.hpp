@@ -86,24 +86,24 @@ inline void clear(float* to, int count, float fill = 0.0f) {
     for (; i < count; ++i) to[i] = fill;
 }
 
+// Some planes at a time, so that what a segment asks for is decided once for all of them.
 void pack_planes(const float* planes, std::size_t plane, std::size_t channels, const Segment* segments, int count,
                  int step, float fill, float* out, std::size_t window) {
-    for (std::size_t c = 0; c < channels; ++c) {
-        const float* const from = planes + c * plane;
-        float* const to = out + c * window;
+    constexpr std::size_t some = 8;
+    for (std::size_t first = 0; first < channels; first += some) {
+        const std::size_t last = channels - first < some ? channels : first + some;
         for (int s = 0; s < count; ++s) {
             const Segment& here = segments[s];
-            if (here.from < 0) {
+            const Segment& next = segments[s + 1 < count ? s + 1 : s];
+            if (here.from >= 0) {
+                for (std::size_t c = first; c < last; ++c)
+                    copy(planes + c * plane + here.from, step, here.count, out + c * window + here.to);
+            } else if (here.count < width && next.to == here.to + here.count &&
+                       here.to + width <= next.to + next.count) {
                 // What a whole vector covers too much, the next segment covers again.
-                const Segment& next = segments[s + 1 < count ? s + 1 : s];
-                if (next.to == here.to + here.count && here.to + width <= next.to + next.count) {
-                    store(to + here.to, all(fill));
-                    clear(to + here.to + width, here.count - width, fill);
-                } else {
-                    clear(to + here.to, here.count, fill);
-                }
+                for (std::size_t c = first; c < last; ++c) store(out + c * window + here.to, all(fill));
             } else {
-                copy(from + here.from, step, here.count, to + here.to);
+                for (std::size_t c = first; c < last; ++c) clear(out + c * window + here.to, here.count, fill);
             }
         }
     }

@@ -8,7 +8,7 @@ namespace {
 
 // Nanoseconds of a core, as in `best_tiling`: to copy a piece of a plane, and each of its floats, which with a stride
 // are picked out of others.
-constexpr double segment_cost = 4.0;
+constexpr double segment_cost = 2.5;
 constexpr double float_cost = 0.06;
 constexpr double strided_float_cost = 0.2;
 

@@ -41,6 +41,13 @@ def test_a_few_samples_cost_less_than_each_of_them_alone() -> None:
     assert costs[2] < 2 * one
 
 
+@pytest.mark.parametrize("positions", [128, 12544])
+def test_the_last_nonzeros_still_count(positions: int) -> None:
+    # With few of them blocks are larger, so that rows do not cost as much as the nonzeros in them.
+    work = Work(3072, 768, 3072 * 768 // 20, positions, 768 * positions)
+    assert gain(replace(work, nonzeros=work.nonzeros // 5)) > 2.5 * gain(work)
+
+
 def test_small_layers_do_not_pay() -> None:
     assert gain(Work(8, 8, 6, 1, 8)) < MARGIN
 

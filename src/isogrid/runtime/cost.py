@@ -16,6 +16,10 @@ _SPARSE_MAC = 0.036
 """For a multiply-add of a nonzero with one of many columns."""
 _SPARSE_ROW = 0.0015
 """For each row, column and block of 128 channels: fetching and storing sums."""
+_SPARSE_FAR = 0.014
+"""On top of `_SPARSE_MAC` where blocks are larger than the L1 cache, as they are for rows with few nonzeros."""
+_SPARSE_WHOLE = 0.2
+"""For each row and column of a product that is hardly cut into blocks."""
 _SPARSE_STORE = 0.12
 """For each result on its way out."""
 _SPARSE_PACK = 0.06
@@ -85,8 +89,11 @@ def nanoseconds(work: Work) -> tuple[float, float]:
             products = work.nonzeros * (_SPARSE_READ + samples * _SPARSE_MAC)
             products += work.rows * work.positions * _SPARSE_STORE
         else:
-            products = work.nonzeros * columns * _SPARSE_MAC
-            products += work.rows * columns * (_SPARSE_STORE + work.columns * _SPARSE_ROW)
+            results = work.rows * columns
+            small_blocks = results * work.columns * _SPARSE_ROW
+            large_blocks = results * _SPARSE_WHOLE + work.nonzeros * columns * _SPARSE_FAR
+            products = work.nonzeros * columns * _SPARSE_MAC + results * _SPARSE_STORE
+            products += min(small_blocks, large_blocks)
         sparse = products + work.inputs * _SPARSE_PACK
     return dense + _CALL, sparse + _CALL
 
