@@ -18,7 +18,7 @@ CXX_FILES = $(shell find native -name '*.cpp' -o -name '*.hpp')
 PACKAGE_FILES := $(shell find src -type f -not -name '*.pyc')
 
 # What is tested without PyTorch, in an environment that has only what the base package needs.
-BASE_TESTS := tests/base tests/test_init.py tests/test_native.py tests/test_names.py tests/test_patterns.py \
+BASE_TESTS := tests/base tests/rules tests/test_init.py tests/test_native.py tests/test_names.py tests/test_patterns.py \
     tests/test_scores.py tests/test_schedules.py tests/test_allocation.py tests/test_floor.py tests/test_metrics.py
 
 export PIP_NO_WARN_SCRIPT_LOCATION := 1

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from isogrid.allocation import ERK, Global, Uniform
-from isogrid.errors import UsageError
 from isogrid.patterns import NofM, Unstructured, active_count
-from isogrid.selection import generator, resolve_aim, select
+from isogrid.selection import generator, select
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.99), st.floats(0, 0.99), st.sampled_from([Global(), Uniform(), ERK()]))
@@ -43,17 +41,3 @@ def test_random_numbers_depend_on_nothing_else() -> None:
     drawn = {generator(*key).random() for key in [(1, 2, "grow", "a"), (2, 2, "grow", "a"), (1, 3, "grow", "a")]}
     drawn |= {generator(1, 2, "start", "a").random(), generator(1, 2, "grow", "b").random()}
     assert len(drawn) == 5
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((None, "unstructured", "global"), r"^M needs a sparsity"),
-        ((0.6, "2:4", "global"), r"^M got sparsity=0\.6, and pattern 2:4 allows 0\.5 at most\.$"),
-        ((1.0, "unstructured", "global"), r"^M got sparsity=1\.0; accepted is a number from 0"),
-        ((0.5, 3, "global"), r"^M got pattern=3 and allocation=Global\(\); accepted are a Pattern and an Allocation"),
-    ],
-)
-def test_an_aim_that_makes_no_sense_is_refused(arguments: tuple[object, ...], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        resolve_aim("M", *arguments)  # type: ignore[arg-type]

@@ -4,86 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isogrid.allocation import Allocation, Layer, parse_allocation
-from isogrid.checks import check_sparsity
-from isogrid.errors import UsageError
-from isogrid.patterns import Pattern, active_count, parse_pattern
-
-
-def resolve_aim(
-    owner: str, sparsity: float | None, pattern: Pattern | str, allocation: Allocation | str
-) -> tuple[float, Pattern, Allocation]:
-    """What a method aims at, with names looked up and a sparsity that the pattern implies filled in.
-
-    Raises:
-        UsageError: an unknown name, a sparsity out of range, none at all, or one beyond what the pattern allows.
-
-    >>> resolve_aim("Gradual", None, "2:4", "global")
-    (0.5, NofM(keep=2, of=4), Global())
-    """
-    pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
-    allocation = parse_allocation(allocation) if isinstance(allocation, str) else allocation
-    if not isinstance(pattern, Pattern) or not isinstance(allocation, Allocation):
-        raise UsageError(
-            f"{owner} got pattern={pattern!r} and allocation={allocation!r}; accepted are a Pattern and an "
-            "Allocation, or their names."
-        )
-    implied = pattern.implied_sparsity
-    sparsity = implied if sparsity is None else sparsity
-    if sparsity is None:
-        raise UsageError(
-            f"{owner} needs a sparsity, a number from 0 up to, not including, 1; the pattern implies none."
-        )
-    check_sparsity(owner, sparsity)
-    if implied is not None and sparsity > implied:
-        raise UsageError(f"{owner} got sparsity={sparsity:g}, and pattern {pattern} allows {implied:g} at most.")
-    return float(sparsity), pattern, allocation
-
-
-@dataclass(frozen=True)
-class Aim:
-    """The options of methods that aim at one sparsity, in one pattern, shared out over the layers by one allocation.
-
-    >>> Aim(pattern="2:4").target_sparsity
-    0.5
-    """
-
-    sparsity: float | None = None
-    pattern: Pattern | str = "unstructured"
-    allocation: Allocation | str | None = None
-
-    default_allocation: ClassVar[str] = "global"
-
-    def __post_init__(self) -> None:
-        chosen = self.default_allocation if self.allocation is None else self.allocation
-        sparsity, pattern, allocation = resolve_aim(type(self).__name__, self.sparsity, self.pattern, chosen)
-        object.__setattr__(self, "sparsity", sparsity)
-        object.__setattr__(self, "pattern", pattern)
-        object.__setattr__(self, "allocation", allocation)
-
-    @property
-    def target_sparsity(self) -> float:
-        """`sparsity`, resolved."""
-        assert self.sparsity is not None
-        return self.sparsity
-
-    @property
-    def target_pattern(self) -> Pattern:
-        """`pattern`, resolved."""
-        assert isinstance(self.pattern, Pattern)
-        return self.pattern
-
-    @property
-    def target_allocation(self) -> Allocation:
-        """`allocation`, resolved."""
-        assert isinstance(self.allocation, Allocation)
-        return self.allocation
+from isogrid.allocation import Allocation, Layer
+from isogrid.patterns import Pattern, active_count
 
 
 def generator(seed: int, step: int, purpose: str, name: str = "") -> np.random.Generator:
@@ -101,7 +28,8 @@ def share_out(layers: Sequence[Layer], sparsity: float, pattern: Pattern, alloca
     ``allocation`` shares out, for which layers have scores if it needs them.
 
     >>> from isogrid.allocation import Uniform
-    >>> share_out([Layer("w", (2, 4))], 0.25, parse_pattern("2:4"), Uniform())
+    >>> from isogrid.patterns import NofM
+    >>> share_out([Layer("w", (2, 4))], 0.25, NofM(2, 4), Uniform())
     {'w': 6}
     """
     implied = pattern.implied_sparsity

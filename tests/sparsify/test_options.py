@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from isogrid.errors import UsageError
+from isogrid.rules.options import option_value
 from isogrid.schedules import Cosine, Cubic
 from isogrid.scores import SNIP, Magnitude
 from isogrid.sparsify import ACDC, IMP, Gradual, RigL, Static, TopKAST
-from isogrid.sparsify.options import option_value
 
 
 def test_schedules_and_scores_may_be_given_by_name() -> None:
@@ -40,23 +39,6 @@ def test_schedules_and_scores_may_be_given_by_name() -> None:
 def test_a_value_of_another_type_is_refused_where_it_is_given(kind: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         kind(sparsity=0.5, **options)
-
-
-@pytest.mark.parametrize(
-    ("value", "annotation", "fits"),
-    [
-        (1, "int", True), (np.int64(1), "int", True), (1.0, "int", False), (True, "int", False),
-        (1, "float", True), (np.float32(1), "float", True), (False, "float", False), (None, "float | None", True),
-        (True, "bool", True), (1, "bool", False), ("a", "str", True), (None, "str", False),
-        ("a", "Mapping | None", True),
-    ],
-)  # fmt: skip
-def test_plain_values_have_the_annotated_type(value: Any, annotation: str, fits: bool) -> None:
-    if fits:
-        assert option_value("it", value, annotation) is value
-    else:
-        with pytest.raises(UsageError, match="it; accepted is"):
-            option_value("it", value, annotation)
 
 
 def test_a_method_judges_its_numbers_itself() -> None:

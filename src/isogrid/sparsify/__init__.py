@@ -1,6 +1,7 @@
 """Methods that make zeros, and the sparsifier that runs them inside a training loop."""
 
 from isogrid.calibration import Calibration
+from isogrid.rules.method import Usage
 from isogrid.sparsify.acdc import ACDC
 from isogrid.sparsify.adapters import mask_delta, masked_delta
 from isogrid.sparsify.aware import Aware
@@ -10,7 +11,7 @@ from isogrid.sparsify.gradual import Gradual
 from isogrid.sparsify.hard_concrete import HardConcrete
 from isogrid.sparsify.imp import IMP
 from isogrid.sparsify.keep import KeepZeros
-from isogrid.sparsify.method import Method, Usage, methods, parse_method, register_method
+from isogrid.sparsify.method import Method, methods, parse_method, register_method
 from isogrid.sparsify.movement import Movement, SoftMovement
 from isogrid.sparsify.oneshot import OneShot
 from isogrid.sparsify.prune import PruneReport, prune

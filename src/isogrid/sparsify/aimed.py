@@ -85,10 +85,7 @@ class Aimed(ShadowMethod, Selecting):
 
     def arrived(self, state: SparseState) -> bool:
         """Whether the masks are at the aim, so that nothing should press for more."""
-        return bool(self.sparsity) and state.active <= active_count(state.size, self._goal(state))
-
-    def _goal(self, state: SparseState) -> float:
-        return max(float(state.numbers["initial_sparsity"]), self.target_sparsity)
+        return bool(self.sparsity) and state.active <= active_count(state.size, self.goal(state)[1])
 
     def after_step(self, state: SparseState) -> None:
         if self.closed(state):
@@ -98,13 +95,12 @@ class Aimed(ShadowMethod, Selecting):
             self._close(state)
             return
         if self.sparsity and update_due(state.step, state.total_steps, self.delta_t, self.schedule):
-            initial = float(state.numbers["initial_sparsity"])
-            least = self.schedule.value(state.progress, initial, self._goal(state))
+            least = self.schedule.value(state.progress, *self.goal(state))
             for layer, mask in zip(state.layers, self._best(state, least), strict=True):
                 layer.buffers["allowed"] = mask
         self.follow(state)
-        if self.sparsity and state.active < active_count(state.size, self._goal(state)):
-            for layer, mask in zip(state.layers, self._best(state, self._goal(state)), strict=True):
+        if self.sparsity and state.active < active_count(state.size, self.goal(state)[1]):
+            for layer, mask in zip(state.layers, self._best(state, self.goal(state)[1]), strict=True):
                 layer.buffers["allowed"] = mask | layer.buffers.get("allowed", mask)
                 self.keep(state, layer, mask)
             self.follow(state)
@@ -128,7 +124,7 @@ class Aimed(ShadowMethod, Selecting):
         return [chosen[layer.name] for layer in state.layers]
 
     def _close(self, state: SparseState) -> None:
-        masks = self._best(state, self._goal(state))
+        masks = self._best(state, self.goal(state)[1])
         for layer, mask in zip(state.layers, masks, strict=True):
             self.keep(state, layer, mask)
             layer.set_mask(mask)

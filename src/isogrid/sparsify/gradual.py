@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from isogrid.schedules import Cubic, Schedule
-from isogrid.scores import Magnitude, Score
-from isogrid.sparsify.method import Gradients, register_method
+from isogrid.rules.gradual import Ramp
+from isogrid.rules.method import Gradients
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
-from isogrid.sparsify.selection import STEP_STATISTICS, Scores, score_layer
+from isogrid.sparsify.selection import Scores, score_layer
 from isogrid.sparsify.state import SparseState
 from isogrid.sparsify.statistics import score_layers
-from isogrid.updates import check_interval, update_due
 
 
 @register_method("gradual")
 @dataclass(frozen=True)
-class Gradual(Selecting):
+class Gradual(Ramp, Selecting):
     """Gradual magnitude pruning: sparsity rises along a cubic ramp, and what is pruned stays pruned.
 
     At step t the sparsity is ``s_f + (s_i - s_f) (1 - t/T)^3`` (Zhu and Gupta 2017, arXiv:1710.01878, eq. 1), reached
@@ -36,41 +35,27 @@ class Gradual(Selecting):
     0.5
     """
 
-    schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))
-    score: Score = field(default_factory=Magnitude)
-    delta_t: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_interval(type(self).__name__, self.delta_t)
-
     @property
     def needs_data(self) -> bool:
-        return bool(self.score.needs - STEP_STATISTICS)
+        return self.needs_more_than_a_step
 
     @property
     def _by_gradient(self) -> bool:
         return bool(self.score.needs) and not self.needs_data
 
     def gradients(self, state: SparseState) -> Gradients:
-        return "active" if self._by_gradient and self._due(state, state.step + 1) else "none"
+        return "active" if self._by_gradient and self.due(state, state.step + 1) else "none"
 
     def before_step(self, state: SparseState) -> None:
         """Scores by the gradient are taken while the gradients are there, before the weights move."""
-        if self._by_gradient and self._due(state, state.step + 1):
+        if self._by_gradient and self.due(state, state.step + 1):
             scores = {layer.name: score_layer(state, layer, self.score) for layer in state.layers}
             self._prune(state, state.step + 1, scores)
 
     def after_step(self, state: SparseState) -> None:
-        if not self._by_gradient and self._due(state, state.step):
+        if not self._by_gradient and self.due(state, state.step):
             self._prune(state, state.step, score_layers(state, self.score))
-
-    def _due(self, state: SparseState, step: int) -> bool:
-        return update_due(step, state.total_steps, self.delta_t, self.schedule)
 
     def _prune(self, state: SparseState, step: int, scores: Scores) -> None:
         state.check_finite()
-        progress = min(1.0, step / state.total_steps)
-        initial = float(state.numbers["initial_sparsity"])
-        goal = max(initial, self.target_sparsity)
-        self.keep_best(state, scores, self.schedule.value(progress, initial, goal))
+        self.keep_best(state, scores, self.sparsity_after(state, step))

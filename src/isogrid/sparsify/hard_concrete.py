@@ -12,9 +12,10 @@ from torch import Tensor
 
 from isogrid.errors import PatternError, TargetError, UsageError
 from isogrid.patterns import Unstructured
+from isogrid.rules.method import Usage
 from isogrid.sparsify.aimed import Aimed
 from isogrid.sparsify.learner import Learner
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.state import SparseLayer, SparseState
 
 _EPSILON = 1e-6

@@ -10,8 +10,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from isogrid.errors import UsageError
+from isogrid.rules.method import Usage
 from isogrid.scores import Magnitude
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.restart import restart
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import score_layer

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from isogrid.errors import UsageError
 from isogrid.masks import masks_of_zeros
-from isogrid.sparsify.method import Method, Usage, register_method
+from isogrid.rules.method import Usage
+from isogrid.sparsify.method import Method, register_method
 from isogrid.sparsify.state import SparseState
 
 

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from isogrid.errors import UsageError
 from isogrid.names import unknown_name
-from isogrid.sparsify.options import option_value
+from isogrid.rules.method import AnyMethod, Gradients
+from isogrid.rules.options import option_value
 from isogrid.sparsify.state import SparseState
-
-Gradients = Literal["none", "active", "dense"]
-
-
-class Usage(enum.Enum):
-    """How the main job reaches a sparsity with a method."""
-
-    CLIMB = "climb"
-    """One run passes through rising sparsities, each rung starting from the rung below."""
-    RESTART = "restart"
-    """Every sparsity is trained from the initial weights."""
-    AFTER = "after"
-    """The trained dense weights are pruned at once; no training belongs to the method."""
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(AnyMethod, ABC):
     """A way of making zeros: a frozen set of options plus what to do at each moment of a training step.
 
     All that changes during training lives in the ``SparseState`` that each hook receives, never in the method: one
@@ -39,14 +26,6 @@ class Method(ABC):
 
     Schedules and scores among the options may be given by name.
     """
-
-    usage: ClassVar[Usage] = Usage.CLIMB
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            given = f"{type(self).__name__} got {field.name}={value!r}"
-            object.__setattr__(self, field.name, option_value(given, value, str(field.type), exact=False))
 
     @property
     def final_sparsity(self) -> float | None:
@@ -57,21 +36,6 @@ class Method(ABC):
     def needs_data(self) -> bool:
         """Whether ``begin`` runs the model on data, which ``state.calibration`` must then hold."""
         return False
-
-    @classmethod
-    def has_sparsity(cls) -> bool:
-        """Whether a sparsity is among the options, so that the method can be aimed (`at`) and used by the main job."""
-        return any(field.name == "sparsity" for field in dataclasses.fields(cls))
-
-    def at(self, sparsity: float) -> Self:
-        """The same method aimed at another sparsity."""
-        if not self.has_sparsity():
-            raise UsageError(
-                f"{type(self).__name__} cannot be aimed at a sparsity of {sparsity:g}, for it has none as an option; "
-                "accepted is a method that has, such as Gradual."
-            )
-        changed: dict[str, Any] = {"sparsity": sparsity}
-        return dataclasses.replace(self, **changed)
 
     def check(self, state: SparseState) -> None:
         """Raise what does not fit these layers or this optimiser.
@@ -106,17 +70,6 @@ class Method(ABC):
 
     def after_step(self, state: SparseState) -> None:
         """Called when weights have moved; ``state.step`` already counts this step."""
-
-    def with_floor(self, limit: float, *, higher_is_better: bool) -> Self:
-        """The same method told which metric must hold; the same object where the method does not care."""
-        return self
-
-    def observe(self, state: SparseState, metric: float) -> None:
-        """Called with each validation metric that the loop measures."""
-
-    def telemetry(self, state: SparseState) -> dict[str, float]:
-        """What a log of the training should show of the method, by name."""
-        return {"sparsity": state.sparsity, "mask_sparsity": state.mask_sparsity}
 
     def end(self, state: SparseState) -> None:
         """Called once, when training is over, before the zeros are final."""

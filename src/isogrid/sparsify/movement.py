@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from isogrid.errors import UsageError
+from isogrid.rules.method import Usage
 from isogrid.schedules import Cubic, Schedule
 from isogrid.sparsify.aimed import Aimed
 from isogrid.sparsify.learner import Learner
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.shadow import ShadowMethod, candidates

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.rules.method import Usage
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.scoring import Scoring
 from isogrid.sparsify.state import SparseState
 

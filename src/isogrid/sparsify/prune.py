@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from isogrid.calibration import Calibration, Forward, Loss
 from isogrid.errors import UsageError
 from isogrid.masks import count_zeros, find_targets, masks_of_zeros, unwrap
+from isogrid.rules.method import Usage
 from isogrid.sparsify.calibrated.batchnorm import batch_norms, follow_batch_norm, measure_batch_norm
-from isogrid.sparsify.method import Method, Usage
+from isogrid.sparsify.method import Method
 from isogrid.sparsify.state import SparseState, dense_layers
 
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from isogrid.errors import UsageError
 from isogrid.penalties import L1, L2, ElasticNet, GroupLasso, Penalty
+from isogrid.rules.method import Usage
 from isogrid.schedules import Constant, Schedule
 from isogrid.sparsify.gradual import Gradual
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.state import SparseState
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from isogrid.errors import UsageError
-from isogrid.scores import Score, parse_score
+from isogrid.rules.scoring import ByScore
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.state import SparseState
 from isogrid.sparsify.statistics import score_layers
 
 
 @dataclass(frozen=True)
-class Scoring(Selecting):
+class Scoring(ByScore, Selecting):
     """Options that such methods share.
 
     Attributes:
@@ -22,29 +21,14 @@ class Scoring(Selecting):
             factor in each; None takes what the score was published with (100 for ``"synflow"``, else 1).
     """
 
-    score: Score | str | None = None
     rounds: int | None = None
 
-    default_score: ClassVar[str]
-
     def __post_init__(self) -> None:
-        owner = type(self).__name__
-        chosen = self.default_score if self.score is None else self.score
-        score = parse_score(chosen) if isinstance(chosen, str) else chosen
-        if not isinstance(score, Score):
-            raise UsageError(f"{owner} got score={score!r}; accepted is a Score, or the name of one.")
-        object.__setattr__(self, "score", score)
-        rounds = score.rounds if self.rounds is None else self.rounds
-        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-            raise UsageError(f"{owner} got rounds={rounds!r}; accepted is a whole number >= 1, or None.")
-        object.__setattr__(self, "rounds", rounds)
         super().__post_init__()
-
-    @property
-    def target_score(self) -> Score:
-        """`score`, resolved."""
-        assert isinstance(self.score, Score)
-        return self.score
+        rounds = self.target_score.rounds if self.rounds is None else self.rounds
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+            raise UsageError(f"{type(self).__name__} got rounds={rounds!r}; accepted is a whole number >= 1, or None.")
+        object.__setattr__(self, "rounds", rounds)
 
     @property
     def needs_data(self) -> bool:

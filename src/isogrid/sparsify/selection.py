@@ -10,22 +10,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from isogrid.allocation import Allocation
-from isogrid.errors import PatternError
 from isogrid.patterns import Pattern
 from isogrid.scores import Score, Statistics
 from isogrid.selection import select as select_arrays
 from isogrid.sparsify.state import SparseLayer, SparseState
 
 Scores = Mapping[str, npt.NDArray[Any]]
-
-
-def check_pattern(state: SparseState, pattern: Pattern) -> None:
-    """Raise ``PatternError`` naming the first layer that the pattern does not fit."""
-    for layer in state.layers:
-        try:
-            pattern.check(layer.target.shape)
-        except PatternError as problem:
-            raise PatternError(f"{layer.name} does not fit the pattern; leave it out with ignore=. {problem}") from None
 
 
 def score_layer(
@@ -40,10 +30,6 @@ def score_layer(
     if known is None:
         known = step_statistics(layer)
     return score(layer.to_array(layer.weight), rng=state.rng("score", layer), **known)
-
-
-STEP_STATISTICS = frozenset({"gradient", "squared_gradient"})
-"""What is known of a layer within a training step, the step's batch being all the data."""
 
 
 def step_statistics(layer: SparseLayer) -> dict[str, npt.NDArray[Any]]:

@@ -16,7 +16,8 @@ from isogrid.errors import UsageError
 from isogrid.evaluating import in_eval_mode
 from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric, to_outcomes, value_of
-from isogrid.sparsify.method import Method, Usage
+from isogrid.rules.method import Usage
+from isogrid.sparsify.method import Method
 from isogrid.sparsify.oneshot import OneShot
 from isogrid.sparsify.prune import prune
 from isogrid.sparsify.state import SparseState, dense_layers

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from isogrid.errors import UsageError
 from isogrid.names import unknown_name
+from isogrid.rules.method import Usage
 from isogrid.sparsify.aimed import Aimed
 from isogrid.sparsify.learner import Learner
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.state import SparseLayer, SparseState
 
 _FUNCTIONS = ("sigmoid", "exp")

@@ -15,10 +15,11 @@ from isogrid.calibration import Calibration, Forward, Loss
 from isogrid.errors import SparsifierError, UnsupportedError, UsageError
 from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.penalties import Penalty
+from isogrid.rules.method import Gradients, Usage
 from isogrid.sparsify.by_rows import ByRows
 from isogrid.sparsify.gradients import GradientGate, fused_scale, skipped
 from isogrid.sparsify.hooks import Hooks
-from isogrid.sparsify.method import Gradients, Method, Usage
+from isogrid.sparsify.method import Method
 from isogrid.sparsify.pull import Pull
 from isogrid.sparsify.ranks import Ranks
 from isogrid.sparsify.regularized import Regularized

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.calibration import Calibration
-from isogrid.errors import TargetError, TrainingError, UnsupportedError
+from isogrid.errors import UnsupportedError
 from isogrid.masks import Target
-from isogrid.selection import generator
+from isogrid.rules.state import Masks, Number, State, check_masks
 from isogrid.sparsify.touched import clear_, clear_rows_
-
-Scalar = float | int | bool
 
 
 @dataclass(eq=False)
@@ -43,6 +41,11 @@ class SparseLayer:
         return self.target.name
 
     @property
+    def key(self) -> str:
+        """What its random numbers go by."""
+        return self.target.name
+
+    @property
     def weight(self) -> Tensor:
         """The weight's data: written in place by methods, never recorded by autograd."""
         return self.target.parameter.data
@@ -60,6 +63,21 @@ class SparseLayer:
     def active(self) -> int:
         return int(torch.count_nonzero(self.mask))
 
+    @property
+    def nonzeros(self) -> int:
+        """How many weights are not zero."""
+        return int(torch.count_nonzero(self.weight))
+
+    @property
+    def finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        return bool(torch.isfinite(self.weight).all())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The canonical shape."""
+        return self.target.shape
+
     def set_mask(self, mask: Tensor) -> None:
         self.mask.copy_(mask)
         torch.logical_not(self.mask, out=self.pruned)
@@ -75,6 +93,19 @@ class SparseLayer:
         """The inverse of ``to_array``."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return self.target.canonical(tensor).contiguous().to(self.mask.device)
+
+    def read_mask(self) -> npt.NDArray[np.bool_]:
+        """The mask as ``to_array`` gives it; not to be written into."""
+        return self.to_array(self.mask)
+
+    def read_weight(self) -> npt.NDArray[Any]:
+        """The weight as ``to_array`` gives it; not to be written into."""
+        return self.to_array(self.weight)
+
+    def write_weight(self, where: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> None:
+        """Give the weights at those places those values, all of them in canonical view."""
+        new = self.from_array(values).to(self.weight.dtype)
+        self.weight.copy_(torch.where(self.from_array(where), new, self.weight))
 
 
 def dense_layers(targets: Iterable[Target]) -> list[SparseLayer]:
@@ -95,7 +126,7 @@ def dense_layers(targets: Iterable[Target]) -> list[SparseLayer]:
 
 
 @dataclass(eq=False)
-class SparseState:
+class SparseState(State):
     """The layers, the clock and the method's own numbers.  Everything here is saved and resumed."""
 
     layers: list[SparseLayer]
@@ -104,7 +135,7 @@ class SparseState:
     optimizer: torch.optim.Optimizer | None = None
     step: int = 0
     """Optimiser steps that were really taken (a step skipped by a gradient scaler is none)."""
-    numbers: dict[str, Scalar] = field(default_factory=dict)
+    numbers: dict[str, Number] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """What a method remembers beyond its layers, such as biases to rewind to."""
     changes: int = 0
@@ -118,56 +149,18 @@ class SparseState:
     sampled: bool = False
     """Whether the parameters hold the weights that the method sampled for this step's forward passes."""
 
-    @property
-    def progress(self) -> float:
-        """The share of ``total_steps`` that is done, 0 to 1."""
-        return min(1.0, self.step / self.total_steps)
-
-    @property
-    def size(self) -> int:
-        return sum(layer.size for layer in self.layers)
-
-    @property
-    def active(self) -> int:
-        return sum(layer.active for layer in self.layers)
-
-    @property
-    def mask_sparsity(self) -> float:
-        """The share of weights that the masks hold at zero."""
-        return 1 - self.active / self.size
-
-    @property
-    def sparsity(self) -> float:
-        """The share of weights that are exactly zero, pruned or not."""
-        nonzeros = sum(int(torch.count_nonzero(layer.weight)) for layer in self.layers)
-        return 1 - nonzeros / self.size
-
-    def rng(self, purpose: str, layer: SparseLayer | None = None) -> np.random.Generator:
-        """A generator that depends on nothing but the seed, the step, the purpose and the layer's name."""
-        return generator(self.seed, self.step, purpose, layer.name if layer else "")
-
     def fit_masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`masks` on the layers' devices.
 
         Raises:
             TargetError: they do not name every target and nothing else, or one is not a boolean tensor of its shape.
         """
-        names = {layer.name for layer in self.layers}
-        if strange := sorted(set(masks) ^ names):
-            where = "lack" if strange[0] in names else "name"
-            raise TargetError(
-                f"The masks {where} {strange[0]}; they must name exactly the targets, {', '.join(sorted(names))}."
-            )
-        fitted = {}
-        for layer in self.layers:
-            mask = masks[layer.name]
-            if mask.shape != layer.mask.shape or mask.dtype != torch.bool:
-                raise TargetError(
-                    f"The mask of {layer.name} is {mask.dtype} of shape {tuple(mask.shape)}; accepted is torch.bool of "
-                    f"shape {tuple(layer.mask.shape)}."
-                )
-            fitted[layer.name] = mask.to(layer.mask.device)
-        return fitted
+        check_masks(masks, {layer.name: tuple(layer.mask.shape) for layer in self.layers}, torch.bool)
+        return {layer.name: masks[layer.name].to(layer.mask.device) for layer in self.layers}
+
+    def write_masks(self, masks: Masks) -> None:
+        known = {layer.name: layer for layer in self.layers}
+        self.set_masks({name: known[name].from_array(mask) for name, mask in masks.items()})
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Take over new masks; newly pruned weights become zero at once, and their optimiser state where it is theirs.
@@ -205,12 +198,3 @@ class SparseState:
             return []
         entries = self.optimizer.state.get(layer.target.parameter, {})
         return [value for value in entries.values() if isinstance(value, Tensor) and value.shape == layer.mask.shape]
-
-    def check_finite(self) -> None:
-        """Raise ``TrainingError`` if a weight is NaN or infinite: no score could rank it."""
-        for layer in self.layers:
-            if not bool(torch.isfinite(layer.weight).all()):
-                raise TrainingError(
-                    f"The weights of {layer.name} are not finite at step {self.step}; only finite weights can be "
-                    "ranked, so lower the learning rate or clip the gradients."
-                )

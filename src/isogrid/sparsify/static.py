@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from isogrid.errors import UsageError
-from isogrid.scores import Random
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.rules.scoring import Fixed
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.scoring import Scoring
 from isogrid.sparsify.state import SparseState
 
@@ -28,7 +27,7 @@ class LayerCollapseWarning(UserWarning):
 @register_method("snip", "SNIP: the weights that the loss is most sensitive to, chosen before training.", score="snip")
 @register_method("static")
 @dataclass(frozen=True)
-class Static(Scoring):
+class Static(Fixed, Scoring):
     """Static sparsity: a random mask, one chosen by a score, or masks that are given, held from first to last.
 
     Random masks take the Erdos-Renyi-kernel shares by default, as the static baseline of Evci et al. 2020
@@ -50,28 +49,11 @@ class Static(Scoring):
     100
     """
 
-    masks: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False, hash=False)
-
-    usage: ClassVar[Usage] = Usage.RESTART
-    default_allocation: ClassVar[str] = "global"
-    default_score: ClassVar[str] = "random"
-
-    def __post_init__(self) -> None:
-        if self.masks is not None and not _are_masks(self.masks):
+    def check_given(self, masks: Any) -> None:
+        if not isinstance(masks, Mapping) or not all(isinstance(mask, Tensor) for mask in masks.values()):
             raise UsageError(
-                f"Static got masks={self.masks!r}; accepted is a mapping from parameter names to boolean tensors, or "
-                "None."
+                f"Static got masks={masks!r}; accepted is a mapping from parameter names to boolean tensors, or None."
             )
-        if self.masks is not None and self.sparsity is None:
-            size = sum(mask.numel() for mask in self.masks.values())
-            active = sum(int(torch.count_nonzero(mask)) for mask in self.masks.values())
-            object.__setattr__(self, "sparsity", 1 - active / size if size else 0.0)
-        at_random = self.score is None or self.score == Random.name or isinstance(self.score, Random)
-        if self.masks is not None and not at_random:
-            raise UsageError(f"Static got both masks and score={self.score!r}; accepted is one of the two.")
-        if self.allocation is None and at_random:
-            object.__setattr__(self, "allocation", "erk")
-        super().__post_init__()
 
     def check(self, state: SparseState) -> None:
         if self.masks is None:
@@ -95,7 +77,3 @@ class Static(Scoring):
                 LayerCollapseWarning,
                 stacklevel=2,
             )
-
-
-def _are_masks(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(mask, Tensor) for mask in value.values())

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from isogrid.checks import check_fraction, check_sparsity
 from isogrid.errors import UsageError
-from isogrid.sparsify.method import Usage, register_method
+from isogrid.rules.method import Usage
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
 from isogrid.sparsify.shadow import ShadowMethod, candidates

@@ -6,21 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from isogrid.errors import PatternError, TrainingError
-from isogrid.patterns import active_count
-from isogrid.sparsify.method import Gradients, register_method
+from isogrid.rules.method import Gradients
+from isogrid.rules.trigger import Judged, TriggerRule, not_finite
+from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
-from isogrid.sparsify.selection import select
 from isogrid.sparsify.state import SparseLayer, SparseState
-from isogrid.trigger_options import TriggerOptions
-from isogrid.updates import update_due
 
 
 @register_method("trigger")
 @dataclass(frozen=True)
-class Trigger(TriggerOptions, Selecting):
+class Trigger(TriggerRule, Selecting):
     """Sparse trigger (稀疏触发): a weight whose gradient has stayed small is set to zero.
 
     Each weight keeps a moving average ``m <- beta m + (1 - beta) |g|``.  At each check a weight with ``m`` below the
@@ -56,12 +52,7 @@ class Trigger(TriggerOptions, Selecting):
 
     def check(self, state: SparseState) -> None:
         super().check(state)
-        for layer in state.layers:
-            if self.target_pattern.grid(layer.target.shape).partitions > 1:
-                raise PatternError(
-                    f"Trigger cannot hold pattern {self.target_pattern}, which wants equally many zeros in every part "
-                    "of a layer, while weights settle where they do; accepted are unstructured, block, row and channel."
-                )
+        self.check_partitions(state)
 
     def gradients(self, state: SparseState) -> Gradients:
         if state.progress >= self.schedule.end:
@@ -74,10 +65,7 @@ class Trigger(TriggerOptions, Selecting):
                 continue
             size = layer.gradient.float().abs()
             if not bool(torch.isfinite(size).all()):
-                raise TrainingError(
-                    f"The gradient of {layer.name} is not finite at step {state.step}; the trigger can only judge "
-                    "finite gradients, so lower the learning rate or clip them."
-                )
+                raise not_finite(layer.name, f"is not finite at step {state.step}")
             if "average" in layer.buffers:
                 layer.buffers["average"].lerp_(size, 1 - self.beta)
             else:
@@ -86,94 +74,19 @@ class Trigger(TriggerOptions, Selecting):
                 layer.buffers["patience"] = torch.zeros_like(layer.mask, dtype=torch.int32)
 
     def after_step(self, state: SparseState) -> None:
-        if not update_due(state.step, state.total_steps, self.delta_t, self.schedule):
+        if not self.due(state, state.step):
             return
-        if self.revive is not None:
-            self._revive(state, self.revive)
-        initial = float(state.numbers["initial_sparsity"])
-        goal = max(initial, self.target_sparsity)
-        allowed = self.schedule.value(state.progress, initial, goal) if self.mode == "paced" else goal
-        closing = self.mode == "paced" and state.progress >= self.schedule.end
-        settled = self._settled(state, allowed)
-        if closing:
-            settled = {layer.name: layer.mask for layer in state.layers}
-        self._zero(state, settled, allowed)
-
-    def _settled(self, state: SparseState, allowed: float) -> dict[str, Tensor]:
-        """Where the average has stayed below the bound for long enough."""
-        bound = self._bound(state, allowed)
-        settled = {}
+        layers = {layer.name: _judged(layer) for layer in state.layers}
+        masks = self.judge(layers, state.progress, self.goal(state))
         for layer in state.layers:
-            if "average" not in layer.buffers:
-                settled[layer.name] = torch.zeros_like(layer.mask)
-                continue
-            small = (layer.buffers["average"] <= bound) & layer.mask
-            patience = layer.buffers["patience"]
-            patience.add_(1).mul_(small)
-            settled[layer.name] = self._whole_groups(layer, patience >= self.patience)
-        return settled
-
-    def _bound(self, state: SparseState, allowed: float) -> float:
-        if self.threshold is not None:
-            return self.threshold
-        seen = [layer.buffers["average"][layer.mask].cpu() for layer in _judged(state)]
-        averages = torch.cat([torch.empty(0), *seen]).numpy()
-        if averages.size == 0:
-            return 0.0
-        quantile = self.quantile
-        if quantile is None:
-            surplus = state.active - active_count(state.size, allowed)
-            quantile = min(1.0, max(0.0, 2 * surplus / averages.size))
-        return float(np.quantile(averages, quantile))
-
-    def _zero(self, state: SparseState, settled: dict[str, Tensor], allowed: float) -> None:
-        """Zero the settled weights of smallest average, as far as the cap allows."""
-        candidates = sum(int(torch.count_nonzero(mask)) for mask in settled.values())
-        sparsity = min(allowed, 1 - (state.active - candidates) / state.size)
-        if candidates == 0 or sparsity <= state.mask_sparsity:
-            return
-        highest = max((float(layer.buffers["average"].max()) for layer in _judged(state)), default=0.0)
-        scores = {}
-        for layer in state.layers:
-            unjudged = torch.full_like(layer.mask, 1 + highest, dtype=torch.float32)
-            average = layer.buffers.get("average", unjudged).clone()
-            average.masked_fill_(layer.mask & ~settled[layer.name], 2 + 2 * highest)
-            scores[layer.name] = layer.to_array(average)
-        # A cap is never passed, and whole groups may not fill it: then they are asked for less.
-        most = active_count(state.size, max(float(state.numbers["initial_sparsity"]), self.target_sparsity))
-        while sparsity > state.mask_sparsity:
-            chosen = select(state, scores, sparsity, self.target_pattern, self.target_allocation)
-            # An allocation may want more of a layer than has settled there.
-            masks = {layer.name: chosen[layer.name] | (layer.mask & ~settled[layer.name]) for layer in state.layers}
-            excess = most - sum(int(torch.count_nonzero(mask)) for mask in masks.values())
-            if excess <= 0:
-                state.set_masks(masks)
-                return
-            sparsity -= excess / state.size
-
-    def _whole_groups(self, layer: SparseLayer, settled: Tensor) -> Tensor:
-        """Where all active weights of a group of the pattern have settled."""
-        pattern, shape = self.target_pattern, layer.target.shape
-        whole = np.asarray(pattern.fold(layer.to_array(settled | layer.pruned)).all(axis=2))
-        return layer.from_array(pattern.spread(whole, shape)) & settled
-
-    def _revive(self, state: SparseState, factor: float) -> None:
-        if state.progress >= self.schedule.end:
-            return
-        masks = {}
-        for layer in _judged(state):
-            average = layer.buffers["average"]
-            typical = _mean(average[layer.mask])
-            back = layer.pruned & (average > factor * typical) if typical > 0 else torch.zeros_like(layer.mask)
-            layer.buffers["patience"].masked_fill_(back, 0)
-            masks[layer.name] = layer.mask | back
-        state.set_masks(masks)
+            if "average" in layer.buffers:
+                layer.buffers["patience"].copy_(layer.from_array(layers[layer.name].patience))
+        if masks is not None:
+            state.write_masks(masks)
 
 
-def _judged(state: SparseState) -> list[SparseLayer]:
-    """The layers that have weights, and of which a gradient has been seen."""
-    return [layer for layer in state.layers if layer.size and "average" in layer.buffers]
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean()) if values.numel() else 0.0
+def _judged(layer: SparseLayer) -> Judged:
+    mask = layer.read_mask()
+    if "average" not in layer.buffers:
+        return Judged(mask, None, np.zeros(mask.shape, dtype=np.int32))
+    return Judged(mask, layer.to_array(layer.buffers["average"]), layer.to_array(layer.buffers["patience"]))

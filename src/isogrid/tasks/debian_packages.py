@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from isogrid.errors import DataError
+from isogrid.tasks.gzipped import read_plain_or_gzip
 from isogrid.tasks.task import Split
 
 VARIABLE = "ISOGRID_DEBIAN_PACKAGES"
@@ -156,16 +155,7 @@ def _listed() -> str:
 
 
 def _read(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as problem:
-        why = getattr(problem, "strerror", None) or str(problem)
-        raise DataError(
-            f"{path}, which {VARIABLE} names, cannot be read ({why}); accepted is the output of apt-cache dumpavail, "
-            "plain or gzip-compressed."
-        ) from None
+    raw = read_plain_or_gzip(path, "the output of apt-cache dumpavail", f", which {VARIABLE} names,")
     return raw.decode(errors="replace")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from isogrid.errors import DataError
+from isogrid.tasks.gzipped import read_plain_or_gzip
 
 _UNSIGNED_BYTES = 0x08
 _MOST_AXES = 64
@@ -24,13 +23,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, damaged, or holds another type.
     """
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as problem:
-        why = getattr(problem, "strerror", None) or str(problem)
-        raise DataError(f"{path} cannot be read ({why}); accepted is an idx file, plain or gzip-compressed.") from None
+    raw = read_plain_or_gzip(path, "an idx file")
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTES or not 0 < raw[3] <= _MOST_AXES:
         raise DataError(f"{path} is no idx file of unsigned bytes; its first bytes are {raw[:4].hex() or 'missing'}.")
     axes = raw[3]

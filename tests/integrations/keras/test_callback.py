@@ -222,25 +222,87 @@ def test_backup_and_restore_brings_back_the_state(tmp_path: Path) -> None:
 
 
 def every_kind() -> Any:
-    given = keras.Input((6, 8))
-    x = layers.MultiHeadAttention(2, 4, name="attention")(given, given)
-    x = layers.Conv1D(8, 3, padding="same", name="conv")(x)
+    given = keras.Input((4, 4, 8))
+    x = layers.Conv2D(8, 3, padding="same", name="conv_2d")(given)
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Conv3D(2, 3, padding="same", name="conv_3d")(layers.Reshape((4, 4, 4, 2), name="deep")(x))
+    x = layers.Conv1D(8, 3, strides=4, padding="same", name="conv_1d")(layers.Reshape((16, 8), name="flat")(x))
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     x = layers.EinsumDense("abc,cd->abd", (None, 8), name="einsum")(x)
-    x = layers.Bidirectional(layers.LSTM(4, name="lstm"), name="both")(x)
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True, name="lstm"), name="both_lstm")(x)
+    x = layers.Bidirectional(layers.GRU(4, name="gru"), name="both_gru")(x)
     return keras.Model(given, layers.Dense(2, name="last")(x))
 
 
-def test_layers_of_every_kind_train() -> None:
-    net = every_kind()
-    net.compile("adam", "mse")
-    sparsify = ik.Sparsify(ik.RigL(0.75, delta_t=2), ignore="last")
+@every_method
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+def test_layers_of_every_kind_train_and_resume(method: Any, mixed: bool, tmp_path: Path) -> None:
+    """Also with half precision and eight steps in one execution at once, where the backend has them."""
+    keras.config.set_dtype_policy("mixed_float16" if mixed else "float32")
+    several = {"steps_per_execution": 8} if mixed and keras.backend.backend() != "torch" else {}
+    whole, path = every_kind(), tmp_path / "model.keras"
+    whole.compile("adam", "mse", **several)
     rng = np.random.default_rng(0)
-    net.fit(
-        rng.normal(size=(32, 6, 8)), rng.normal(size=(32, 2)), batch_size=8, epochs=2, verbose=0, callbacks=[sparsify]
-    )
-    assert len(sparsify.targets) == 10
-    assert sum(mask.sum() for mask in sparsify.masks.values()) == active_count(sparsify.state.size, 0.75)  # type: ignore[union-attr]
-    assert ik.measure(net, ignore="last").sparsity >= 0.75
+    x, y = rng.normal(size=(80, 4, 4, 8)), rng.normal(size=(80, 2))
+    options = {"targets": ".*kernel", "ignore": "last", "seed": 1}  # depthwise kernels are named by it too
+    straight = ik.Sparsify(method, **options)
+    watching = Watching(straight)
+    saving = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: whole.save(path) if epoch == 1 else None)
+    training = {"batch_size": 8, "epochs": 4, "shuffle": False, "verbose": 0}
+    whole.fit(x, y, callbacks=[straight, watching, saving], **training)
+    assert len(straight.targets) == 17
+    assert straight.state is not None
+    last = active_count(straight.state.size, SPARSITY)
+    assert watching.active[-1] == last
+    if isinstance(method, ik.Static | ik.SET | ik.RigL):
+        assert watching.active == [last] * 4
+    assert ik.measure(whole, ".*kernel", "last").sparsity >= SPARSITY
+    net = keras.models.load_model(path)
+    again = ik.Sparsify(method, resume=path, **options)
+    net.fit(x, y, callbacks=[again], initial_epoch=2, **training)
+    for name, mask in straight.masks.items():
+        assert np.array_equal(again.masks[name], mask), name
+    for one, other in zip(whole.weights, net.weights, strict=True):
+        assert np.array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)), one.path
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unnamed(keras.Model):
+    """Its layers are numbered by Keras, anew in each model."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.first, self.last = layers.Dense(16), layers.Dense(small.OUTPUTS)
+
+    def call(self, x: Any) -> Any:
+        return self.last(keras.ops.tanh(self.first(x)))
+
+
+def test_a_training_resumes_under_other_automatic_names(tmp_path: Path) -> None:
+    method, path, whole = ik.SET(SPARSITY, delta_t=4), tmp_path / "model.keras", Unnamed()
+    whole.compile("adam", "mse")
+    saving = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: whole.save(path) if epoch == 1 else None)
+    straight = ik.Sparsify(method)
+    small.fit(whole, straight, saving)
+    net = keras.models.load_model(path)
+    again = ik.Sparsify(method, resume=path)
+    small.fit(net, again, initial_epoch=2)
+    assert set(again.masks).isdisjoint(straight.masks)
+    for one, other in zip(straight.masks.values(), again.masks.values(), strict=True):
+        assert np.array_equal(one, other)
+    for before, after in zip(whole.get_weights(), net.get_weights(), strict=True):
+        assert np.array_equal(before, after)
+    other_one = keras.Sequential([keras.Input((small.INPUTS,)), layers.Dense(8), layers.Dense(small.OUTPUTS)])
+    other_one.compile("adam", "mse")
+    with pytest.raises(SparsifierError, match=r"another one: its shapes is \[\[16, 12\], \[3, 16\]\], and here it is"):
+        small.fit(other_one, ik.Sparsify(method, resume=path), initial_epoch=2)
+
+
+def test_the_logs_tell_what_a_method_did() -> None:
+    history = small.fit(small.model(), ik.Sparsify(ik.RigL(SPARSITY, delta_t=5))).history
+    assert {"sparsity", "mask_sparsity", "drop_fraction", "dropped", "grown"} <= set(history)
+    assert history["drop_fraction"] == sorted(history["drop_fraction"], reverse=True)
+    assert history["dropped"][0] == history["grown"][0] > 0
 
 
 def test_embeddings_are_trained_sparse_where_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import isogrid as ig
 import isogrid.keras as ik
 from integrations.keras import small
-from isogrid.errors import UnsupportedError
+from isogrid.errors import UnsupportedError, UsageError
 from isogrid.patterns import Pattern, parse_pattern
 from isogrid.scores import SNIP, Fisher, Gradient, GraSP, Magnitude, Movement, Random, Score, SynFlow, Taylor, Wanda
 
@@ -58,6 +59,24 @@ def test_every_pattern_and_score_is_compared_or_refused() -> None:
     assert {type(parse_pattern(pattern)) for pattern in PATTERNS} == set(own)
     scores = {cls for cls in Score.__subclasses__() if cls.__module__ == "isogrid.scores"}
     assert {*OF_WEIGHTS, *OF_GRADIENTS, *OF_DATA} == scores
+
+
+@pytest.mark.parametrize("name", ["Gradual", "Static", "Trigger", "Aware", "SET", "RigL", "OneShot"])
+def test_options_defaults_and_names_are_the_same(name: str) -> None:
+    """`rounds` are left out: scores by weights alone are as good in one."""
+    ours, theirs = getattr(ik, name), getattr(ig, name)
+    one, other = ours(sparsity=0.5), theirs(sparsity=0.5)
+    fields = [field.name for field in dataclasses.fields(other) if field.name != "rounds"]
+    assert [field.name for field in dataclasses.fields(one)] == fields
+    for field in fields:
+        assert repr(getattr(one, field)) == repr(getattr(other, field)), field
+    assert ours.usage is theirs.usage
+    if "schedule" in fields:
+        assert ours(sparsity=0.5, schedule="cosine").schedule == theirs(sparsity=0.5, schedule="cosine").schedule
+    if "score" in fields:
+        assert ours(sparsity=0.5, score="random").score == Random()
+        with pytest.raises(UsageError, match=f"{name} got score=3; accepted is a Score, or the name of one"):
+            ours(sparsity=0.5, score=3)
 
 
 @pytest.mark.parametrize("score", OF_DATA)
@@ -109,6 +128,9 @@ METHODS = [
     ("RigL", {"sparsity": 0.75, "delta_t": 4, "window": 3, "pattern": "fan_in"}),
     ("Trigger", {"sparsity": 0.8, "delta_t": 2}),
     ("Trigger", {"sparsity": 0.7, "delta_t": 2, "quantile": 0.2, "revive": 1.5}),
+    ("Trigger", {"sparsity": 0.7, "delta_t": 2, "threshold": 0.05, "patience": 3}),
+    ("Trigger", {"sparsity": 0.5, "delta_t": 3, "patience": 1, "pattern": "row"}),
+    ("Trigger", {"sparsity": 0.6, "delta_t": 3, "patience": 1, "revive": 1.0}),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -126,12 +127,35 @@ def test_a_layer_used_twice_is_one_target_and_a_name_used_twice_is_two() -> None
     shared = layers.Dense(4, name="shared")
     model = built(shared, shared, shape=(4,))
     assert names(model) == ["shared/kernel"]
-    given = keras.Input((4,))
-    one, other = (layers.Dense(4, name=name)(given) for name in ("same", "other"))
-    model = keras.Model(given, [one, other])
-    for variable in (model.layers[2].kernel,):
-        variable._path = "same/kernel"
-    assert names(model) == ["same/kernel", "same/kernel#2"]
+
+    class Model(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = layers.Dense(4, name="same"), layers.Dense(4, name="same")
+
+        def call(self, x: Any) -> Any:
+            return self.other(self.one(x))
+
+    model = Model()
+    model(np.zeros((1, 4), "f"))
+    assert sorted(names(model)) == ["same/kernel", "same/kernel#2"]
+
+
+def test_a_model_from_a_file_and_a_clone_have_the_same_names(tmp_path: Path) -> None:
+    """Keras' own paths of what lies in `Bidirectional` or in a nested model are others then."""
+    inner = keras.Sequential([keras.Input((5, 4)), layers.Dense(4, name="dense")], name="inner")
+    given = keras.Input((5, 4))
+    x = layers.Bidirectional(layers.LSTM(3, return_sequences=True, name="lstm"), name="both")(inner(given))
+    x = layers.TimeDistributed(layers.Dense(4, name="dense"), name="each")(x)
+    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    model = keras.Model(given, layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], name="cells")(x))
+    model.save(tmp_path / "model.keras")
+    found = names(model)
+    assert {"inner/dense/kernel", "both/forward_lstm/lstm_cell/kernel", "each/dense/kernel"} <= set(found)
+    assert len(set(found)) == len(found) == 14
+    for other in (keras.models.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
+        assert names(other) == found
+        assert names(other, targets="both") == names(model, targets="both")
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ class Sparsify(keras.callbacks.Callback):
         self._raw = self._taken()
         try:
             if state.restored:
-                state.set_masks(state.masks)
+                state.write_masks(state.read_masks())
                 return
             taken = self._raw // self._every
             state.origin = taken
@@ -198,7 +198,7 @@ class Sparsify(keras.callbacks.Callback):
                 state.origin = taken - state.step
                 state.numbers["initial_sparsity"] = 0.0
             if self._masks is not None:
-                state.set_masks(state.fit_masks(self._masks))
+                state.write_masks(state.fit_masks(self._masks))
             elif self._adopt or epoch > 0:
                 state.adopt_zeros()
             self.method.begin(state)
@@ -215,7 +215,7 @@ class Sparsify(keras.callbacks.Callback):
             # Steps that loss scaling skipped are missing to the schedule's end.
             state.step = state.total_steps
             self.method.update(state)
-        state.set_masks(state.masks)
+        state.write_masks(state.read_masks())
         self._release()
         self.report = count(self.model, [layer.target for layer in state.layers])
         if not state.finished and state.step < state.total_steps and not self._allow_unfinished:

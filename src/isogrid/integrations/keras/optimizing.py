@@ -68,11 +68,8 @@ def optimize(
     listener: Listener | None = None,
     command: str | None = None,
 ) -> OptimizeResult:
-    """Make a Keras model as small as its accuracy floor allows, and show the whole trade-off.
+    """The main job, as `isogrid.optimize` does it, for a Keras model and the data that Keras takes.
 
-    As `isogrid.optimize`: a dense baseline is trained (or taken, if pretrained), a climb goes through rising sparsities
-    with recovery training at each, every rung is measured at fp32, fp16 and int8 weights on the validation data, and
-    where the floor breaks the gap is halved.  The cheapest point that holds the floor is confirmed on the test data.
     The run directory gets the frontier, the report, ``model.keras``, ``model.safetensors``, ``model.onnx``, and
     ``model.packed.onnx`` where a layer gains from the native kernels.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -11,12 +12,9 @@ import numpy as np
 from keras.src.saving.keras_saveable import KerasSaveable
 from numpy.typing import NDArray
 
-from isogrid.errors import SparsifierError, TargetError, TrainingError
+from isogrid.errors import SparsifierError
 from isogrid.integrations.keras.targets import Target
-from isogrid.selection import generator
-
-Masks = Mapping[str, NDArray[np.bool_]]
-Number = float | int | bool
+from isogrid.rules.state import Masks, Number, State, check_masks
 
 
 class SparseLayer:
@@ -26,7 +24,8 @@ class SparseLayer:
 
     Attributes:
         target: the variable.
-        mask: read it, and change it through `SparseState.set_masks`.
+        key: what its random numbers go by: the name that it had when the training began.
+        mask: read it, and change it through `SparseState.write_masks`.
         buffers: arrays that only change where the masks are updated.
         held: the variable of the mask, where the optimiser has one; of the target's own shape.
         memory: variables that the optimiser writes at each step, by name; of the target's own shape, or scalars.
@@ -35,6 +34,7 @@ class SparseLayer:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.key = target.name
         self.mask: NDArray[np.bool_] = np.ones(target.shape, dtype=np.bool_)
         self.buffers: dict[str, NDArray[Any]] = {}
         self.held: Any = None
@@ -59,6 +59,21 @@ class SparseLayer:
         return int(np.count_nonzero(self.mask))
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The canonical shape."""
+        return self.target.shape
+
+    @property
+    def nonzeros(self) -> int:
+        """How many weights are not zero."""
+        return int(np.count_nonzero(self.weight))
+
+    @property
+    def finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        return bool(np.isfinite(self.weight).all())
+
+    @property
     def seen(self) -> bool:
         """Whether the optimiser has had a gradient for it since the memory was last cleared."""
         return "seen" in self.memory and int(keras.ops.convert_to_numpy(self.memory["seen"])) > 0
@@ -71,9 +86,17 @@ class SparseLayer:
         """Start the memory anew with the gradient that comes next."""
         self.memory["seen"].assign(0)
 
-    def set_weight(self, array: NDArray[Any]) -> None:
-        """Assign the weight."""
-        self.target.write(self.target.variable, array)
+    def read_mask(self) -> NDArray[np.bool_]:
+        """The mask; not to be written into."""
+        return self.mask
+
+    def read_weight(self) -> NDArray[Any]:
+        """A copy of the weight."""
+        return self.weight
+
+    def write_weight(self, where: NDArray[np.bool_], values: NDArray[Any]) -> None:
+        """Give the weights at those places those values."""
+        self.target.write(self.target.variable, np.where(where, values, self.weight))
 
     def hold_zeros(self) -> None:
         """Put zeros where weights are pruned: into the weight, and into what the optimiser knows of it."""
@@ -87,7 +110,7 @@ class SparseLayer:
             variable.assign(np.where(mask, array, np.zeros((), dtype=array.dtype)))
 
 
-class SparseState(KerasSaveable):
+class SparseState(State, KerasSaveable):
     """The layers, the clock and the method's own numbers.
 
     It hangs on the optimiser while a training runs, so that Keras writes it into every file that it saves the model to
@@ -95,7 +118,7 @@ class SparseState(KerasSaveable):
     """
 
     def __init__(self, targets: Iterable[Target], method: Any, total_steps: int, seed: int) -> None:
-        self.layers = [SparseLayer(target) for target in targets]
+        self.layers: list[SparseLayer] = [SparseLayer(target) for target in targets]
         self.method = method
         self.total_steps = total_steps
         self.seed = seed
@@ -110,41 +133,9 @@ class SparseState(KerasSaveable):
         """Whether the state came from a file, so that the training goes on instead of beginning."""
 
     @property
-    def progress(self) -> float:
-        """The share of ``total_steps`` that is done, 0 to 1."""
-        return min(1.0, self.step / self.total_steps)
-
-    @property
-    def size(self) -> int:
-        return sum(layer.size for layer in self.layers)
-
-    @property
-    def active(self) -> int:
-        return sum(layer.active for layer in self.layers)
-
-    @property
-    def mask_sparsity(self) -> float:
-        """The share of weights that the masks hold at zero."""
-        return 1 - self.active / self.size
-
-    @property
-    def sparsity(self) -> float:
-        """The share of weights that are exactly zero, pruned or not."""
-        return 1 - sum(int(np.count_nonzero(layer.weight)) for layer in self.layers) / self.size
-
-    @property
-    def masks(self) -> dict[str, NDArray[np.bool_]]:
-        """The masks by name."""
-        return {layer.name: layer.mask for layer in self.layers}
-
-    @property
     def finished(self) -> bool:
         """Whether the sparsity is the final one."""
         return bool(self.method.arrived(self))
-
-    def rng(self, purpose: str, layer: SparseLayer | None = None) -> np.random.Generator:
-        """A generator that depends on nothing but the seed, the step, the purpose and the layer's name."""
-        return generator(self.seed, self.step, purpose, layer.name if layer else "")
 
     def scalar(self, name: str) -> float:
         """A number that the optimiser's step shares."""
@@ -154,7 +145,7 @@ class SparseState(KerasSaveable):
         """Give the optimiser's step a number."""
         self.scalars[name].assign(value)
 
-    def set_masks(self, masks: Masks) -> None:
+    def write_masks(self, masks: Masks) -> None:
         """Take over new masks; newly pruned weights become zero at once, and what the optimiser knows of them."""
         for layer in self.layers:
             if layer.name in masks:
@@ -167,36 +158,14 @@ class SparseState(KerasSaveable):
         Raises:
             TargetError: they do not name every target and nothing else, or one is not a boolean array of its shape.
         """
-        names = {layer.name for layer in self.layers}
-        if strange := sorted(set(masks) ^ names):
-            where = "lack" if strange[0] in names else "name"
-            raise TargetError(
-                f"The masks {where} {strange[0]}; they must name exactly the targets, {', '.join(sorted(names))}."
-            )
-        fitted = {}
-        for layer in self.layers:
-            mask, shape = np.asarray(masks[layer.name]), tuple(layer.target.variable.shape)
-            if mask.shape != shape or mask.dtype != np.bool_:
-                raise TargetError(
-                    f"The mask of {layer.name} is {mask.dtype} of shape {mask.shape}; accepted is bool of shape "
-                    f"{shape}."
-                )
-            fitted[layer.name] = layer.target.view.canonical(mask)
-        return fitted
+        given = {name: np.asarray(mask) for name, mask in masks.items()}
+        check_masks(given, {layer.name: tuple(layer.target.variable.shape) for layer in self.layers}, np.dtype(bool))
+        return {layer.name: layer.target.view.canonical(given[layer.name]) for layer in self.layers}
 
     def adopt_zeros(self) -> None:
         """Take the zeros that the model holds as masks.  A layer of nothing but zeros stays all active."""
         found = {layer.name: layer.weight != 0 for layer in self.layers}
-        self.set_masks({name: mask if mask.any() else np.ones_like(mask) for name, mask in found.items()})
-
-    def check_finite(self) -> None:
-        """Raise ``TrainingError`` if a weight is NaN or infinite: no score could rank it."""
-        for layer in self.layers:
-            if not np.isfinite(layer.weight).all():
-                raise TrainingError(
-                    f"The weights of {layer.name} are not finite at step {self.step}; only finite weights can be "
-                    "ranked, so lower the learning rate or clip the gradients."
-                )
+        self.write_masks({name: mask if mask.any() else np.ones_like(mask) for name, mask in found.items()})
 
     # -- saving and resuming -----------------------------------------------------------------------------------------
 
@@ -208,7 +177,8 @@ class SparseState(KerasSaveable):
         """Write everything that a resumption needs beside the model's and the optimiser's own states."""
         head = {
             "method": repr(self.method), "total_steps": self.total_steps, "seed": self.seed, "origin": self.origin,
-            "step": self.step, "numbers": self.numbers, "names": [layer.name for layer in self.layers],
+            "step": self.step, "numbers": self.numbers, "names": [layer.key for layer in self.layers],
+            "shapes": [layer.shape for layer in self.layers],
         }  # fmt: skip
         store["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
         for index, layer in enumerate(self.layers):
@@ -232,15 +202,17 @@ class SparseState(KerasSaveable):
         head = json.loads(np.asarray(store["head"]).tobytes())
         mine = {
             "method": repr(self.method), "total_steps": self.total_steps, "seed": self.seed,
-            "names": [layer.name for layer in self.layers],
+            "names": [layer.name for layer in self.layers], "shapes": [list(layer.shape) for layer in self.layers],
         }  # fmt: skip
         for name, value in mine.items():
-            if head[name] != value:
+            saved = head.get(name, value)
+            if _unnumbered(saved) != _unnumbered(value):
                 raise SparsifierError(
-                    f"The saved training is another one: its {name} is {head[name]!r}, and here it is {value!r}."
+                    f"The saved training is another one: its {name} is {saved!r}, and here it is {value!r}."
                 )
         self.origin, self.step, self.numbers = head["origin"], head["step"], head["numbers"]
         for index, layer in enumerate(self.layers):
+            layer.key = head["names"][index]
             bits = np.unpackbits(np.asarray(store[f"mask_{index}"]), count=layer.size)
             layer.mask = bits.astype(np.bool_).reshape(layer.mask.shape)
             layer.hold_zeros()
@@ -252,3 +224,14 @@ class SparseState(KerasSaveable):
         for name, variable in self.scalars.items():
             variable.assign(np.asarray(store[f"scalar_{name}"]))
         self.restored = True
+
+
+def _unnumbered(value: Any) -> Any:
+    """Names of weights without the numbers that Keras gives anew to unnamed layers; anything else as it is.
+
+    >>> _unnumbered(["dense_12/kernel", "block_2/dense/kernel"])
+    ['dense/kernel', 'block/dense/kernel']
+    """
+    if not isinstance(value, list):
+        return value
+    return [re.sub(r"_\d+(?=/)", "", name) if isinstance(name, str) else name for name in value]

@@ -58,7 +58,7 @@ class View:
 class Target:
     """A variable that may be pruned.
 
-    ``name`` is the variable's path below the model, such as ``dense/kernel``, and ``kind`` the layer it belongs to
+    ``name`` is the variable's place in the model, such as ``dense/kernel``, and ``kind`` the layer it belongs to
     (``dense``, ``einsum``, ``conv``, ``conv_transpose``, ``depthwise``, ``recurrent``, ``embedding``, ``other``).
     """
 
@@ -140,15 +140,15 @@ def all_candidates(model: Any) -> list[Target]:
 
 
 def _candidates(model: Any) -> Iterator[Target]:
+    names = names_of(model)
     seen: set[int] = set()
-    taken: set[str] = set()
     for layer in model._flatten_layers():
         for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
             if id(variable) in seen or len(variable.shape) < 2 or not _is_real(variable):
                 continue
             seen.add(id(variable))
             kind, view = _seen_as(layer, variable)
-            yield Target(unique_path(model, variable, taken), variable, kind, view)
+            yield Target(names[id(variable)], variable, kind, view)
 
 
 def _is_real(variable: Any) -> bool:
@@ -158,18 +158,35 @@ def _is_real(variable: Any) -> bool:
     return "float" in dtype
 
 
-def unique_path(model: Any, variable: Any, taken: set[str]) -> str:
-    """A variable's path below the model, one that is not `taken` yet.
+def names_of(model: Any) -> dict[int, str]:
+    """The name of each variable of a built model, by ``id``: the layers that it lies in, and its own, joined by ``/``.
 
-    Layers of nested models may have the same name; the second one is told from the first by a number.
+    Keras' own paths tell where a variable was when it was made, which in a model that is read from a file may be
+    another place (the layers of ``Bidirectional``).  Layers side by side may have the same name; the second one is told
+    from the first by a number.
     """
-    name: str = variable.path.removeprefix(f"{model.name}/")
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}#{number}"
-    taken.add(candidate)
-    return candidate
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    visited: set[int] = set()
+
+    def visit(layer: Any, above: str) -> None:
+        visited.add(id(layer))
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            if id(variable) in names:
+                continue
+            name = candidate = f"{above}{variable.name}"
+            number = 1
+            while candidate in taken:
+                number += 1
+                candidate = f"{name}#{number}"
+            taken.add(candidate)
+            names[id(variable)] = candidate
+        for inner in layer._layers:
+            if id(inner) not in visited:
+                visit(inner, f"{above}{inner.name}/")
+
+    visit(model, "")
+    return names
 
 
 def _seen_as(layer: Any, variable: Any) -> tuple[str, View]:

@@ -15,7 +15,7 @@ from isogrid.errors import UnsupportedError
 from isogrid.formats.numbers import Values, parse_values, round_values, to_float32
 from isogrid.formats.roles import Role, role_metadata, usual_role
 from isogrid.formats.safetensors import Tensor, serialize, smallest
-from isogrid.integrations.keras.targets import Target, all_candidates, find_targets, unique_path
+from isogrid.integrations.keras.targets import Target, all_candidates, find_targets, names_of
 
 Selection = str | Sequence[str] | None
 
@@ -25,7 +25,7 @@ class Weight:
     """A variable of a model.
 
     Attributes:
-        name: its path below the model, unique, and that of its target where it is one.
+        name: its place in the model, unique, and that of its target where it is one.
         variable: itself.
         target: how it is seen as a matrix; None for biases and others of fewer than two axes.
         learned: whether training moves it (a moving average is not learned).
@@ -41,13 +41,11 @@ def weights_of(model: Any) -> list[Weight]:
     """All weights of a built `model`, in its own order, each once."""
     targets = {id(target.variable): target for target in all_candidates(model)}
     learned = {id(v) for layer in model._flatten_layers() for v in layer._trainable_variables}
-    taken = {target.name for target in targets.values()}
-    found = []
-    for variable in model.weights:
-        target = targets.get(id(variable))
-        name = target.name if target is not None else unique_path(model, variable, taken)
-        found.append(Weight(name, variable, target, id(variable) in learned))
-    return found
+    names = names_of(model)
+    return [
+        Weight(names[id(variable)], variable, targets.get(id(variable)), id(variable) in learned)
+        for variable in model.weights
+    ]
 
 
 def read(model: Any) -> dict[str, NDArray[Any]]:

@@ -16,12 +16,12 @@ from torch import Tensor
 from isogrid.allocation import Layer
 from isogrid.errors import UnsupportedError
 from isogrid.patterns import NofM, Pattern
+from isogrid.rules.method import Usage
 from isogrid.selection import pruned_last, share_out
 from isogrid.sparsify.calibrated.matrix import MatrixView
 from isogrid.sparsify.calibrated.trace import Trace, Tracer
 from isogrid.sparsify.calibrated.uncached import uncached
 from isogrid.sparsify.calibrated.walk import Walk, copied
-from isogrid.sparsify.method import Usage
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.state import SparseLayer, SparseState
 

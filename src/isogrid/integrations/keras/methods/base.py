@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any
 
-from isogrid.errors import PatternError
-from isogrid.integrations.keras.state import SparseLayer, SparseState
-from isogrid.scores import Score
-from isogrid.selection import Aim, select
-
-Gradients = Literal["none", "active", "dense"]
-
-
-class Usage(enum.Enum):
-    """How the main job reaches a sparsity with a method; the words are those of the PyTorch side."""
-
-    CLIMB = "climb"
-    """One run passes through rising sparsities, each rung starting from the rung below."""
-    RESTART = "restart"
-    """Every sparsity is trained from the initial weights."""
-    AFTER = "after"
-    """The trained dense weights are pruned at once; no training belongs to the method."""
+from isogrid.integrations.keras.state import SparseState
+from isogrid.rules.aim import Aim
+from isogrid.rules.method import AnyMethod, Gradients
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(AnyMethod, ABC):
     """A way of making zeros: a frozen set of options plus what to do at each moment of a training.
 
     `remember` and `move` become part of the compiled training step, so they are written with ``keras.ops`` and read
     and write nothing but the variables that they are given.  The others run on the host between steps, in numpy.
     """
-
-    usage: ClassVar[Usage] = Usage.CLIMB
-
-    def with_floor(self, limit: float, *, higher_is_better: bool) -> Self:
-        """The same method told which metric must hold; the same object where the method does not care."""
-        return self
 
     @property
     def gradients(self) -> Gradients:
@@ -82,50 +60,11 @@ class Method(ABC):
         """Whether the sparsity is the final one."""
         return True
 
-    def observe(self, state: SparseState, metric: float) -> None:
-        """Called with the metric of each epoch."""
-
-    def telemetry(self, state: SparseState) -> dict[str, float]:
-        """What a log of the training should show of the method, by name."""
-        return {"sparsity": state.sparsity, "mask_sparsity": state.mask_sparsity}
-
 
 @dataclass(frozen=True)
 class Aimed(Aim, Method):
-    """Options of methods that aim at one sparsity, in one pattern, shared out over the layers by one allocation.
-
-    Attributes:
-        sparsity: fraction of the targets' weights that are zero in the end, in [0, 1).  May be left out with a pattern
-            that implies it, such as ``"2:4"``.
-        pattern: a `Pattern` or its text.
-        allocation: an `Allocation` or its name; None takes the method's own default.
-    """
-
-    def at(self, sparsity: float) -> Self:
-        """The same method aimed at another sparsity."""
-        changed: dict[str, Any] = {"sparsity": sparsity}
-        return dataclasses.replace(self, **changed)
+    """The base of methods that aim at one sparsity, for Keras; `isogrid.rules.aim.Aim` has the options."""
 
     def begin(self, state: SparseState) -> None:
-        for layer in state.layers:
-            try:
-                self.target_pattern.check(layer.target.shape)
-            except PatternError as problem:
-                raise PatternError(
-                    f"{layer.name} does not fit the pattern; leave it out with ignore=. {problem}"
-                ) from None
+        state.check_pattern(self.target_pattern)
         state.numbers.setdefault("initial_sparsity", state.mask_sparsity)
-
-    def goal(self, state: SparseState) -> tuple[float, float]:
-        """The sparsity that the ramp starts from, and the one that it ends at."""
-        initial = float(state.numbers["initial_sparsity"])
-        return initial, max(initial, self.target_sparsity)
-
-    def keep_best(self, state: SparseState, scores: Mapping[str, Any], sparsity: float) -> None:
-        """Set the masks that keep the highest `scores` (name to canonical array) at `sparsity`."""
-        state.set_masks(select(state.masks, scores, sparsity, self.target_pattern, self.target_allocation))
-
-
-def score_layer(state: SparseState, layer: SparseLayer, score: Score, *, weight: Any = None, **known: Any) -> Any:
-    """The score of each of a layer's weights, or of another `weight` of its shape, in canonical view."""
-    return score(layer.weight if weight is None else weight, rng=state.rng("score", layer), **known)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isogrid.errors import UnsupportedError
-from isogrid.integrations.keras.methods.base import Aimed, Gradients, score_layer
+from isogrid.integrations.keras.methods.base import Aimed
 from isogrid.integrations.keras.state import SparseLayer, SparseState
-from isogrid.schedules import Cubic, Schedule
-from isogrid.scores import Magnitude, Score
-from isogrid.updates import check_interval, closing_step, update_due
-
-_OF_A_STEP = frozenset({"gradient", "squared_gradient"})
+from isogrid.rules.gradual import Ramp
+from isogrid.rules.method import Gradients
+from isogrid.updates import closing_step
 
 
 @dataclass(frozen=True)
-class Gradual(Aimed):
+class Gradual(Ramp, Aimed):
     """Gradual magnitude pruning: sparsity rises along a cubic ramp, and what is pruned stays pruned.
 
     As `isogrid.Gradual`: at step t the sparsity is ``s_f + (s_i - s_f) (1 - t/T)^3`` (Zhu and Gupta 2017,
@@ -42,14 +41,9 @@ class Gradual(Aimed):
     0.5
     """
 
-    schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))
-    score: Score = field(default_factory=Magnitude)
-    delta_t: int | None = None
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_interval(type(self).__name__, self.delta_t)
-        if self.score.needs - _OF_A_STEP:
+        if self.needs_more_than_a_step:
             raise UnsupportedError(
                 f"Gradual got score={self.score}, which looks at more than a training step has; accepted with Keras "
                 "are magnitude, random, gradient, snip, taylor and movement."
@@ -65,21 +59,18 @@ class Gradual(Aimed):
     def remember(self, memory: Mapping[str, Any], gradient: Any, step: Any, total_steps: int) -> Mapping[str, Any]:
         return {"gradient": gradient}
 
-    def due(self, state: SparseState, step: int) -> bool:
-        return update_due(step, state.total_steps, self.delta_t, self.schedule)
-
     def update(self, state: SparseState) -> None:
         state.check_finite()
-        scores = {layer.name: score_layer(state, layer, self.score, **self._known(layer)) for layer in state.layers}
-        self.keep_best(state, scores, self.schedule.value(state.progress, *self.goal(state)))
+        scores = {layer.name: self._score(state, layer) for layer in state.layers}
+        self.keep_best(state, scores, self.sparsity_after(state, state.step))
 
-    def _known(self, layer: SparseLayer) -> dict[str, Any]:
+    def _score(self, state: SparseState, layer: SparseLayer) -> NDArray[Any]:
+        """The score of each weight, of those that the gradient was taken at where the score looks at one."""
+        rng = state.rng("score", layer)
         if not self.score.needs:
-            return {}
+            return self.score(layer.weight, rng=rng)
         gradient = layer.remembered("gradient")
-        return {
-            "gradient": gradient, "squared_gradient": np.square(gradient), "weight": layer.remembered("weight")
-        }  # fmt: skip
+        return self.score(layer.remembered("weight"), rng=rng, gradient=gradient, squared_gradient=np.square(gradient))
 
     def arrived(self, state: SparseState) -> bool:
         return state.step >= closing_step(state.total_steps, self.schedule)

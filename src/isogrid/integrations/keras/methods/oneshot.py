@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from isogrid.errors import UnsupportedError, UsageError
-from isogrid.integrations.keras.methods.base import Aimed, Usage, score_layer
+from isogrid.errors import UnsupportedError
+from isogrid.integrations.keras.methods.base import Aimed
 from isogrid.integrations.keras.state import SparseState
-from isogrid.scores import Magnitude, Score, parse_score
+from isogrid.rules.method import Usage
+from isogrid.rules.scoring import ByScore
 
 
 @dataclass(frozen=True)
-class OneShot(Aimed):
+class OneShot(ByScore, Aimed):
     """One-shot pruning: the weights of lowest score become zero at once, by `isogrid.keras.prune`.
 
     Source: Han et al. 2015, arXiv:1506.02626, without the retraining.
@@ -28,24 +29,16 @@ class OneShot(Aimed):
     0.5
     """
 
-    score: Score | str | None = None
-
     usage: ClassVar[Usage] = Usage.AFTER
+    default_score: ClassVar[str] = "magnitude"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        score = parse_score(self.score) if isinstance(self.score, str) else self.score or Magnitude()
-        if not isinstance(score, Score):
-            raise UsageError(f"OneShot got score={self.score!r}; accepted is a Score, or the name of one.")
-        if score.needs:
+        if self.target_score.needs:
             raise UnsupportedError(
-                f"OneShot got score={score}, which looks at data; accepted with Keras are magnitude and random."
+                f"OneShot got score={self.score}, which looks at data; accepted with Keras are magnitude and random."
             )
-        object.__setattr__(self, "score", score)
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)
-        state.check_finite()
-        assert isinstance(self.score, Score)
-        scores: dict[str, Any] = {layer.name: score_layer(state, layer, self.score) for layer in state.layers}
-        self.keep_best(state, scores, self.target_sparsity)
+        self.prune_at_once(state)
