@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from isogrid.errors import UnsupportedError
 from isogrid.evaluating import plain_attention
+from isogrid.runtime.samples import Samples, samples_of
 
 Sizes = set[tuple[str, int]]
 """Names of sizes, each with a number that the graph is wrong for."""
@@ -64,18 +65,22 @@ class InputPlan:
             flat, spec = pytree.tree_flatten(self._arranged(args, kwargs))
             if spec != self.spec:
                 return None
+        return flat if self.takes(flat) else None
+
+    def takes(self, flat: list[Any]) -> bool:
+        """Whether the graph is for these leaves."""
         if torch.compiler.is_compiling():
-            return flat if self._fits(flat) and self._guarded(flat) else None
+            return self._fits(flat) and self._guarded(flat)
         key = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in flat)
         try:
             fits = self._known.get(key)
         except TypeError:  # a leaf that is not hashable was never traced
-            return None
+            return False
         if fits is None:
             fits = self._fits(flat) and self._guarded(flat)
             if len(self._known) < _MOST_KNOWN:
                 self._known[key] = fits
-        return flat if fits else None
+        return fits
 
     def forget(self) -> None:
         """Ask anew which shapes the graph is for, `excluded` having changed."""
@@ -194,6 +199,7 @@ class Traced:
     graph: fx.GraphModule
     inputs: InputPlan
     output_spec: Any
+    samples: Samples | None
 
 
 def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], dynamic_shapes: Any = None) -> Traced:
@@ -276,7 +282,7 @@ def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], s
     graph = fx.GraphModule(graph, graph.graph)
     _fold_constants(graph)
     plan = InputPlan(spec, tuple(plans), Guards(program._guards_code, rest), names=names, keywords=tuple(kwargs))
-    return Traced(graph, plan, output_spec)
+    return Traced(graph, plan, output_spec, samples_of(graph))
 
 
 def _size(size: Any, example: int) -> int | str:
