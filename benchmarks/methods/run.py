@@ -119,11 +119,12 @@ def _chosen(book: Book, name: str, sparsity: float, epochs: int) -> Setting | No
     settings = settings_of(name, book.task)
     if len(settings) == 1:
         return settings[0]
+    planned = {setting.key: setting for setting in settings}
     tried = book.find(method=name, goal=sparsity, epochs=epochs, seed=CHOOSING_SEED)
+    tried = [row for row in tried if row["setting"] in planned]
     if not tried:
         return None
-    best = max(tried, key=lambda row: row["validation"])
-    return next(setting for setting in settings if setting.key == best["setting"])
+    return planned[max(tried, key=lambda row: row["validation"])["setting"]]
 
 
 def _do(book: Book, task: Task, setting: Setting, sparsity: float, epochs: int, seed: int) -> None:
