@@ -167,9 +167,21 @@ def _table(book: Book, epochs: int) -> str:
         cells = [_cell(found[name].get(0.0 if name == "dense" else goal, []), goal) for goal in goals]
         rows = [row for by_goal in found[name].values() for row in by_goal]
         seeds = len({row["seed"] for row in rows})
-        settings = ", ".join(sorted({row["setting"].partition(" ")[2] for row in rows}))
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {settings} |")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {_settings(rows)} |")
     return "\n".join(lines)
+
+
+def _settings(rows: list[dict[str, Any]]) -> str:
+    """What was chosen, said for each sparsity where it differs."""
+    chosen: dict[str, set[float]] = {}
+    for row in rows:
+        chosen.setdefault(row["setting"].removeprefix(f"{row['method']}()"), set()).add(row["goal"])
+    if len(chosen) == 1:
+        return next(iter(chosen)).strip()
+    return "; ".join(
+        f"{', '.join(f'{100 * goal:g}' for goal in sorted(goals))} %: {setting.strip()}"
+        for setting, goals in sorted(chosen.items(), key=lambda item: min(item[1]))
+    )
 
 
 def _cell(rows: list[dict[str, Any]], goal: float) -> str:

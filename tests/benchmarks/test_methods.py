@@ -133,3 +133,30 @@ def test_only_settings_of_the_plan_are_chosen(tmp_path: Path, monkeypatch: pytes
     book.add({**common, "setting": planned[0].key, "validation": 0.7})
     assert run._chosen(book, "gradual", 0.98, 20) == planned[1]
     assert run._chosen(book, "gradual", 0.99, 20) is None
+
+
+def test_the_table_says_the_mean_the_spread_and_the_setting_of_each_sparsity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    book = run.Book("fashion-mnist")
+
+    def add(method: str, goal: float, seed: int, test: float, lr: float, **other: Any) -> None:
+        setting = f"{method}() lr={lr:g} wd=0"
+        row = {"method": method, "setting": setting, "goal": goal, "epochs": 20, "seed": seed, "test": test}
+        book.add({**row, "validation": 0.5, "sparsity": goal, **other})
+
+    add("gradual", 0.98, 0, 0.88, 0.1)
+    add("gradual", 0.98, 1, 0.90, 0.1)
+    add("gradual", 0.99, 0, 0.87, 0.2)
+    add("gradual", 0.99, run.CHOOSING_SEED, 0.99, 0.2)
+    add("gradual", 0.99, 0, 0.99, 0.2, epochs=60)
+    add("static", 0.99, 0, 0.6, 0.1, sparsity=0.985)
+    add("dense", 0.0, 0, 0.9, 0.1)
+    assert run._table(book, 20).splitlines() == [
+        "| method | 98 % | 99 % | seeds | setting |",
+        "|---|---|---|---|---|",
+        "| dense | 90.00 | 90.00 | 1 | lr=0.1 wd=0 |",
+        "| gradual | 89.00 ± 1.41 | 87.00 | 2 | 98 %: lr=0.1 wd=0; 99 %: lr=0.2 wd=0 |",
+        "| static |  | 60.00 (98.5 % zeros) | 1 | lr=0.1 wd=0 |",
+    ]
