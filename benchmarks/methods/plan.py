@@ -56,15 +56,14 @@ def settings_of(method: str, task: str) -> list[Setting]:
     """
     if task != "fashion-mnist":
         return [Setting(method, lr=0.1, weight_decay=5e-4)]
-    averaged = Setting(method, lr=0.1, weight_decay=5e-4, rest=0.3, average=0.998)
-    if method not in ("gradual", "torch.prune"):
-        return [averaged]
-    tried = [
-        Setting(method, lr=0.05, weight_decay=5e-4),
-        Setting(method, lr=0.2, weight_decay=1e-4),
-        averaged,
-        replace(averaged, lr=0.2),
-    ]
+    averaged = Setting(method, lr=0.2, weight_decay=5e-4, rest=0.3, average=0.998)
+    slower = replace(averaged, lr=0.1)
+    if method not in ("dense", "gradual", "torch.prune"):
+        return [slower if method in SLOWER else averaged]
+    own = Setting(method, lr=0.05, weight_decay=5e-4)
+    if method == "dense":
+        return [own, averaged]
+    tried = [own, replace(own, lr=0.2, weight_decay=1e-4), slower, averaged]
     if method == "gradual":
         tried += [
             Setting(method, lr=0.1, weight_decay=1e-4),
@@ -73,7 +72,11 @@ def settings_of(method: str, task: str) -> list[Setting]:
             Setting(method, lr=0.1, weight_decay=1e-4, batch=64),
             Setting(method, lr=0.1, weight_decay=1e-4, teacher=0.3, distill=0.9),
             Setting(method, {"schedule": "cubic:0..0.5"}, lr=0.1, weight_decay=0.0, teacher=0.4, distill=0.9),
+            replace(slower, options={"schedule": "cubic:0..0.6"}),
             replace(averaged, options={"schedule": "cubic:0..0.6"}),
-            replace(averaged, options={"schedule": "cubic:0..0.6"}, lr=0.2),
         ]
     return tried
+
+
+SLOWER = ("acdc",)
+"""Methods that diverge at the rate that suits the others."""
