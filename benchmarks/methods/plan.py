@@ -74,6 +74,9 @@ def settings_of(method: str, task: str) -> list[Setting]:
             Setting(method, {"schedule": "cubic:0..0.5"}, lr=0.1, weight_decay=0.0, teacher=0.4, distill=0.9),
             replace(slower, options={"schedule": "cubic:0..0.6"}),
             replace(averaged, options={"schedule": "cubic:0..0.6"}),
+            replace(averaged, options={"schedule": "cubic:0..0.85"}),
+            replace(averaged, lr=0.3),
+            replace(averaged, rest=0.5),
         ]
     return tried
 
