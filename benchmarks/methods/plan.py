@@ -75,8 +75,6 @@ def settings_of(method: str, task: str) -> list[Setting]:
             replace(slower, options={"schedule": "cubic:0..0.6"}),
             replace(averaged, options={"schedule": "cubic:0..0.6"}),
             replace(averaged, options={"schedule": "cubic:0..0.85"}),
-            replace(averaged, lr=0.3),
-            replace(averaged, rest=0.5),
         ]
     return tried
 

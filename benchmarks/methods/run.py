@@ -143,11 +143,19 @@ def _do(book: Book, task: Task, setting: Setting, sparsity: float, epochs: int, 
 
 
 def _measured(book: Book, epochs: int) -> dict[str, dict[float, list[dict[str, Any]]]]:
-    """What `measure` has found: method to sparsity (0 for dense) to a row for each seed."""
+    """What `measure` has found: method to sparsity (0 for dense) to a row for each seed.
+
+    Where several settings were measured at a sparsity, because more were tried later, that counts which is chosen now.
+    """
     found: dict[str, dict[float, list[dict[str, Any]]]] = {}
     for row in book.rows():
         if row["epochs"] == epochs and row["seed"] != CHOOSING_SEED:
             found.setdefault(row["method"], {}).setdefault(row["goal"], []).append(row)
+    for name, by_goal in found.items():
+        for goal, rows in by_goal.items():
+            if len({row["setting"] for row in rows}) > 1:
+                chosen = _chosen(book, name, goal, epochs)
+                by_goal[goal] = [row for row in rows if chosen is not None and row["setting"] == chosen.key]
     return found
 
 

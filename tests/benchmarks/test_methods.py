@@ -160,3 +160,16 @@ def test_the_table_says_the_mean_the_spread_and_the_setting_of_each_sparsity(
         "| gradual | 89.00 ± 1.41 | 87.00 | 2 | 98 %: lr=0.1 wd=0; 99 %: lr=0.2 wd=0 |",
         "| static |  | 60.00 (98.5 % zeros) | 1 | lr=0.1 wd=0 |",
     ]
+
+
+def test_of_several_measured_settings_the_table_shows_the_one_that_is_chosen_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    book = run.Book("fashion-mnist")
+    first, second = settings_of("gradual", "fashion-mnist")[:2]
+    for setting, validation, test in ((first, 0.8, 0.95), (second, 0.9, 0.7)):
+        row = {"method": "gradual", "setting": setting.key, "goal": 0.98, "epochs": 20, "sparsity": 0.98}
+        book.add({**row, "seed": run.CHOOSING_SEED, "validation": validation})
+        book.add({**row, "seed": 0, "validation": validation, "test": test})
+    assert [row["test"] for row in run._measured(book, 20)["gradual"][0.98]] == [0.7]
