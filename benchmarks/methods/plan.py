@@ -13,7 +13,7 @@ class Setting:
 
     Attributes:
         method: its name, ``"dense"`` for none, ``"torch.prune"`` for the rival.
-        options: of the method.
+        options: of the method; of the rival only its ``schedule``.
         lr: peak learning rate (Nesterov momentum 0.9, warm-up, half a cosine).
         weight_decay: of the optimiser.
         teacher: share of the epochs that train a dense model first, whose answers then teach, and from whose weights
@@ -63,7 +63,8 @@ def settings_of(method: str, task: str) -> list[Setting]:
     own = Setting(method, lr=0.05, weight_decay=5e-4)
     if method == "dense":
         return [own, averaged]
-    tried = [own, replace(own, lr=0.2, weight_decay=1e-4), slower, averaged]
+    later = replace(averaged, options={"schedule": "cubic:0..0.85"})
+    tried = [own, replace(own, lr=0.2, weight_decay=1e-4), slower, averaged, later]
     if method == "gradual":
         tried += [
             Setting(method, lr=0.1, weight_decay=1e-4),
@@ -74,7 +75,6 @@ def settings_of(method: str, task: str) -> list[Setting]:
             Setting(method, {"schedule": "cubic:0..0.5"}, lr=0.1, weight_decay=0.0, teacher=0.4, distill=0.9),
             replace(slower, options={"schedule": "cubic:0..0.6"}),
             replace(averaged, options={"schedule": "cubic:0..0.6"}),
-            replace(averaged, options={"schedule": "cubic:0..0.85"}),
         ]
     return tried
 

@@ -17,7 +17,7 @@ from benchmarks.methods.plan import Setting
 from isogrid.distillation import distillation_loss
 from isogrid.frontier.training import calibration_batches, rate_at, seed_everything
 from isogrid.masks import count_zeros, find_targets
-from isogrid.schedules import Cubic
+from isogrid.schedules import Schedule, parse_schedule
 from isogrid.sparsify import Method, Usage, parse_method
 from isogrid.tasks import ClassificationTask, Split, Task
 
@@ -105,7 +105,10 @@ def _loop(
             model, method, optimizer=optimizer, total_steps=total, seed=seed, data=data, forward=task.forward,
             loss=task.loss,
         )  # fmt: skip
-    other = _TorchPruning(model, rival, total) if rival is not None else None
+    other = None
+    if rival is not None:
+        ramp = parse_schedule(setting.options.get("schedule", "cubic:0..0.75"))
+        other = _TorchPruning(model, rival, total, ramp)
     average = _Average(setting.average) if setting.average else None
     model.train()
     for step, batch in enumerate(_batches(task, epochs, seed, phase)):
@@ -182,13 +185,13 @@ def _batches(task: Task, epochs: int, seed: int, phase: str) -> Iterator[Any]:
 
 
 class _TorchPruning:
-    """PyTorch's own global magnitude pruning on the ramp of Zhu and Gupta, the rival at its usual setting."""
+    """PyTorch's own global magnitude pruning on the ramp of Zhu and Gupta."""
 
-    def __init__(self, model: nn.Module, sparsity: float, total: int) -> None:
+    def __init__(self, model: nn.Module, sparsity: float, total: int, ramp: Schedule) -> None:
         names = {target.name.removesuffix(".weight") for target in find_targets(model)}
         self._layers = [(module, "weight") for name, module in model.named_modules() if name in names]
         self._sparsity, self._total = sparsity, total
-        self._ramp, self._every = Cubic(end=0.75), max(1, total // 100)
+        self._ramp, self._every = ramp, max(1, total // 100)
 
     def after(self, step: int) -> None:
         progress = step / self._total
