@@ -23,8 +23,9 @@ def draw(found: Mapping[str, Mapping[float, Sequence[Mapping[str, Any]]]], path:
         return statistics.mean(row["test"] for row in rows) if rows else 0.0
 
     names.sort(key=mean)
-    figure, axes = plt.subplots(figsize=(7.5, 0.32 * len(names) + 1.3), layout="constrained")
-    best = max(100 * row["test"] for name in found for rows in found[name].values() for row in rows)
+    figure, axes = plt.subplots(figsize=(7.5, 0.32 * len(names) + 1.6), layout="constrained")
+    every = [100 * row["test"] for name in found for rows in found[name].values() for row in rows]
+    best, worst = max(every), min(every)
     for place, goal in enumerate(goals):
         for height, name in enumerate(names):
             values = [100 * row["test"] for row in found[name].get(goal, [])]
@@ -37,9 +38,10 @@ def draw(found: Mapping[str, Mapping[float, Sequence[Mapping[str, Any]]]], path:
         axes.axvline(statistics.mean(dense), color="grey", linewidth=1, label="dense")
     axes.set_yticks(range(len(names)), names)
     # Methods that collapse would flatten all that matters.
-    axes.set_xlim(max(best - 12, 0), best + 0.5)
+    axes.set_xlim(max(best - 12, worst - 0.5, 0), best + 0.5)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("test accuracy, %; a bar is the mean of the seeds")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower left", frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(goals) + 1, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

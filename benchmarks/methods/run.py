@@ -119,11 +119,12 @@ def _chosen(book: Book, name: str, sparsity: float, epochs: int) -> Setting | No
     settings = settings_of(name, book.task)
     if len(settings) == 1:
         return settings[0]
+    planned = {setting.key: setting for setting in settings}
     tried = book.find(method=name, goal=sparsity, epochs=epochs, seed=CHOOSING_SEED)
+    tried = [row for row in tried if row["setting"] in planned]
     if not tried:
         return None
-    best = max(tried, key=lambda row: row["validation"])
-    return next(setting for setting in settings if setting.key == best["setting"])
+    return planned[max(tried, key=lambda row: row["validation"])["setting"]]
 
 
 def _do(book: Book, task: Task, setting: Setting, sparsity: float, epochs: int, seed: int) -> None:
@@ -142,11 +143,19 @@ def _do(book: Book, task: Task, setting: Setting, sparsity: float, epochs: int, 
 
 
 def _measured(book: Book, epochs: int) -> dict[str, dict[float, list[dict[str, Any]]]]:
-    """What `measure` has found: method to sparsity (0 for dense) to a row for each seed."""
+    """What `measure` has found: method to sparsity (0 for dense) to a row for each seed.
+
+    Where several settings were measured at a sparsity, because more were tried later, that counts which is chosen now.
+    """
     found: dict[str, dict[float, list[dict[str, Any]]]] = {}
     for row in book.rows():
         if row["epochs"] == epochs and row["seed"] != CHOOSING_SEED:
             found.setdefault(row["method"], {}).setdefault(row["goal"], []).append(row)
+    for name, by_goal in found.items():
+        for goal, rows in by_goal.items():
+            if len({row["setting"] for row in rows}) > 1:
+                chosen = _chosen(book, name, goal, epochs)
+                by_goal[goal] = [row for row in rows if chosen is not None and row["setting"] == chosen.key]
     return found
 
 
@@ -166,9 +175,21 @@ def _table(book: Book, epochs: int) -> str:
         cells = [_cell(found[name].get(0.0 if name == "dense" else goal, []), goal) for goal in goals]
         rows = [row for by_goal in found[name].values() for row in by_goal]
         seeds = len({row["seed"] for row in rows})
-        settings = ", ".join(sorted({row["setting"].partition(" ")[2] for row in rows}))
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {settings} |")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {_settings(rows)} |")
     return "\n".join(lines)
+
+
+def _settings(rows: list[dict[str, Any]]) -> str:
+    """What was chosen, said for each sparsity where it differs."""
+    chosen: dict[str, set[float]] = {}
+    for row in rows:
+        chosen.setdefault(row["setting"].removeprefix(f"{row['method']}()"), set()).add(row["goal"])
+    if len(chosen) == 1:
+        return next(iter(chosen)).strip()
+    return "; ".join(
+        f"{', '.join(f'{100 * goal:g}' for goal in sorted(goals))} %: {setting.strip()}"
+        for setting, goals in sorted(chosen.items(), key=lambda item: min(item[1]))
+    )
 
 
 def _cell(rows: list[dict[str, Any]], goal: float) -> str:
