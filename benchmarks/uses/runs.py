@@ -46,6 +46,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     warnings.simplefilter("ignore")
+    tasks = {path: type(task_of(path)).__name__ for path in given.runs}
+    if len(set(tasks.values())) > 1:
+        parser.error(
+            f"the runs are of different tasks, {', '.join(sorted(set(tasks.values())))}; accepted are runs of one"
+        )
     out = output.console()
     out.print(accuracies(given.runs))
     for path in given.runs if given.speed else ():

@@ -12,7 +12,7 @@ from isogrid.tasks.fashion_mnist import FashionMNIST
 from isogrid.tasks.task import Recipe, ShuffledBatches, Split
 
 _FULL = Recipe(
-    epochs=2, rung_epochs=6, lr=3e-3, optimizer="adamw", weight_decay=0.03, distill=0.7, ladder=(0.95,),
+    epochs=2, rung_epochs=6, lr=3e-3, optimizer="adamw", weight_decay=0.03, distill=0.7, ladder=(0.9, 0.95),
 )  # fmt: skip
 _FAST = Recipe(
     epochs=3, rung_epochs=3, lr=3e-3, optimizer="adamw", weight_decay=0.03, distill=0.7, ladder=(0.9, 0.95),
