@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 from benchmarks.common import equality, output
+from benchmarks.uses.runs import task_of
 from rich.table import Table
 from torch import Tensor, nn
 
 import isogrid as ig
 from isogrid.runtime import Session
 from isogrid.runtime.timing import Candidate, race, ratio
-from isogrid.tasks import load_task
 from isogrid.tasks.mel import BANDS, HOP, RATE, WINDOW, log_mel
 from isogrid.tasks.speech import SpeechRecurrent, recognised
 from isogrid.tasks.spoken_digits import human_digits
@@ -63,7 +63,6 @@ class Live(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="what isogrid optimize speech or speech-gru wrote")
-    parser.add_argument("--setting", default="fast", help="of the runs: it decides who speaks in the test split")
     parser.add_argument("--seconds", type=float, default=10.0, help="of the race")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--accuracy-only", action="store_true")
@@ -71,7 +70,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     out = output.console()
     accuracy = Table("run", "model", "sparsity", "bytes", "held-out voices", "human recordings")
-    pairs = {path: _models(path, given.setting, accuracy) for path in given.runs}
+    pairs = {path: _models(path, accuracy) for path in given.runs}
     out.print(accuracy)
     for path, (dense, sparse) in pairs.items():
         if isinstance(dense, SpeechRecurrent) and not given.accuracy_only:
@@ -79,10 +78,10 @@ def main() -> None:
             out.print(_latency(path.name, dense, sparse, given.threads, given.seconds))
 
 
-def _models(path: Path, setting: str, table: Table) -> tuple[nn.Module, nn.Module]:
+def _models(path: Path, table: Table) -> tuple[nn.Module, nn.Module]:
     """A run's dense model and its balance point, and their rows of the table."""
     found = json.loads((path / "result.json").read_text(encoding="utf-8"))
-    task: Any = load_task(found["task"]).at(setting)
+    task: Any = task_of(path)
     voices, human = task.data("test"), human_digits()
     models = []
     for kind, file in (("dense", "dense.safetensors"), ("balance", "model.safetensors")):

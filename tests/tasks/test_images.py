@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from conformance.chain import check_chain
 from isogrid.errors import DataError
 from isogrid.tasks import load_task
 from isogrid.tasks.fashion_mnist import _folder
-from isogrid.tasks.images import Augmented, Images, ResidualNet
+from isogrid.tasks.images import Augmented, Fields, Images, ResidualNet
 
 
 def _absent() -> bool:
@@ -46,8 +47,8 @@ def test_a_moved_image_is_the_image_or_its_mirror_image_a_few_pixels_away() -> N
         assert not others
         assert moved[0, :, row, column].tolist() == [1, 2, 3]
         seen.add((row, column))
-    straight, mirrored = set(range(2, 7)), set(range(3, 8))
-    assert seen == {(row, column) for row in range(3, 8) for column in straight | mirrored}
+    straight, mirrored = {3, 4, 5}, {4, 5, 6}
+    assert seen == {(row, column) for row in (4, 5, 6) for column in straight | mirrored}
 
 
 def test_what_moves_in_is_the_edge_itself() -> None:
@@ -71,10 +72,21 @@ def test_torchs_generator_decides_every_pass() -> None:
 
 
 @pytest.mark.parametrize("side", [8, 28, 33])
-def test_the_net_takes_images_of_any_size_and_is_small(side: int) -> None:
-    net = ResidualNet(colours=3, classes=4).eval()
+def test_the_net_takes_images_of_any_size(side: int) -> None:
+    net = ResidualNet((4, 8, 12), hidden=6, colours=3, classes=4).eval()
     assert net(torch.zeros(2, 3, side, side)).shape == (2, 4)
-    assert sum(weight.numel() for weight in ResidualNet().parameters()) < 80_000
+
+
+def test_the_hidden_layer_sees_every_place_of_a_small_image_and_fields_of_a_large_one() -> None:
+    assert torch.equal(Fields(4)(grid := torch.randn(2, 3, 4, 4)), grid)
+    assert torch.equal(Fields(2)(grid), nn.functional.avg_pool2d(grid, 2))
+    assert nn.Sequential(*list(ResidualNet())[:7])(torch.zeros(2, 1, 28, 28)).shape == (2, 160 * 4 * 4)
+
+
+@needs_data
+@pytest.mark.parametrize(("setting", "weights"), [("smoke", 105_818), ("fast", 261_810), ("full", 773_002)])
+def test_each_setting_has_a_net_of_its_size(setting: str, weights: int) -> None:
+    assert sum(weight.numel() for weight in Images().at(setting).model().parameters()) == weights
 
 
 @needs_data

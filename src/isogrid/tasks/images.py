@@ -12,21 +12,24 @@ from isogrid.tasks.fashion_mnist import FashionMNIST
 from isogrid.tasks.task import Recipe, ShuffledBatches, Split
 
 _FULL = Recipe(
-    epochs=12, rung_epochs=6, lr=4e-3, rung_lr=2e-3, weight_decay=1e-4, distill=0.5,
-    ladder=(0.75, 0.9, 0.95, 0.97, 0.98),
+    epochs=2, rung_epochs=6, lr=3e-3, optimizer="adamw", weight_decay=0.03, distill=0.7, ladder=(0.9, 0.95),
 )  # fmt: skip
-_FAST = Recipe(epochs=4, rung_epochs=2, lr=4e-3, rung_lr=2e-3, weight_decay=1e-4, distill=0.5, ladder=(0.75, 0.9, 0.95))
+_FAST = Recipe(
+    epochs=3, rung_epochs=3, lr=3e-3, optimizer="adamw", weight_decay=0.03, distill=0.7, ladder=(0.9, 0.95),
+)  # fmt: skip
 _SMOKE = Recipe(epochs=2, rung_epochs=2, lr=4e-3, distill=0.5, ladder=(0.75, 0.9))
 _SIZES = {"smoke": {"train": 1_500, "validation": 500, "test": 500}, "fast": {"train": 20_000, "validation": 4_000}}
 """How many images of a split a setting takes, the first ones; all of them where nothing is said."""
-_SHIFT = 2
+_CHANNELS = {"smoke": (16, 32, 64), "fast": (24, 48, 96), "full": (32, 80, 160)}
+_HIDDEN = {"smoke": 32, "fast": 64, "full": 128}
+_SHIFT = 1
 """The most pixels by which a training image is moved, in each direction."""
 
 
 class Images(FashionMNIST):
-    """A residual net (He et al. 2016, arXiv:1512.03385) of 78,000 weights on Fashion-MNIST, with its splits.
+    """A residual net (He et al. 2016, arXiv:1512.03385) of 772,000 weights on Fashion-MNIST, with its splits.
 
-    Training images are mirrored at random and moved by up to two pixels.
+    Training images are mirrored at random and moved by up to a pixel.  The net is smaller in the shorter settings.
     """
 
     name = "images"
@@ -36,7 +39,10 @@ class Images(FashionMNIST):
     settings: ClassVar = {"smoke": _SMOKE, "fast": _FAST, "full": _FULL}
 
     def model(self) -> nn.Module:
-        return ResidualNet()
+        setting = self.setting or "fast"
+        # Channels last: the same numbers, and training is faster.
+        net = ResidualNet(_CHANNELS[setting], _HIDDEN[setting])
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # not in its stub
 
     def data(self, split: Split) -> tuple[Tensor, Tensor]:
         images, labels = super().data(split)
@@ -51,25 +57,32 @@ class Images(FashionMNIST):
 
 
 class ResidualNet(nn.Sequential):
-    """A strided first layer, three residual blocks, the mean over all places, and a classifier.
+    """A strided first layer, two residual blocks, a grid of means, a hidden layer, and a classifier.
 
     Args:
-        channels: of the three blocks; the second and third halve the image.
+        channels: of the first layer and of the two blocks; each of the three halves the image.
+        hidden: units of the hidden layer, which sees where on the image something is.
         classes: how many answers.
         colours: channels of the input: 1 for grey, 3 for colour.
 
-    It takes images ``[n, colours, height, width]`` of any size from 8 x 8 on and gives scores ``[n, classes]``.
+    It takes images ``[n, colours, height, width]`` of any size and gives scores ``[n, classes]``: what the blocks
+    found is averaged over a grid of 4 x 4 fields.  Of 28 x 28 pixels nothing else is left, so that nothing is averaged.
 
     >>> ResidualNet()(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
 
-    def __init__(self, channels: tuple[int, int, int] = (16, 32, 64), classes: int = 10, colours: int = 1) -> None:
+    _GRID = 4
+
+    def __init__(
+        self, channels: tuple[int, int, int] = (32, 80, 160), hidden: int = 128, classes: int = 10, colours: int = 1
+    ) -> None:
         first, second, third = channels
         super().__init__(
-            nn.Conv2d(colours, first, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU(),
-            Residual(first, first), Residual(first, second, stride=2), Residual(second, third, stride=2),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(third, classes),
+            nn.Conv2d(colours, first, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(first), nn.ReLU(),
+            Residual(first, second, stride=2), Residual(second, third, stride=2),
+            Fields(self._GRID), nn.Flatten(),
+            nn.Linear(third * self._GRID**2, hidden), nn.ReLU(), nn.Linear(hidden, classes),
         )  # fmt: skip
 
 
@@ -95,6 +108,21 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = torch.relu(self.first_norm(self.first(x)))
         return torch.relu(self.second_norm(self.second(inner)) + self.skip(x))
+
+
+class Fields(nn.Module):
+    """The means over a grid of fields; what is of that size already is passed on.
+
+    >>> Fields(2)(torch.eye(4)[None, None]).tolist()
+    [[[[0.5, 0.0], [0.0, 0.5]]]]
+    """
+
+    def __init__(self, grid: int) -> None:
+        super().__init__()
+        self._grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[-2:] == (self._grid,) * 2 else nn.functional.adaptive_avg_pool2d(x, self._grid)
 
 
 class Augmented(ShuffledBatches):

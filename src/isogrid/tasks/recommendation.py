@@ -71,8 +71,7 @@ class Recommendation(Task):
         "smoke": Recipe(epochs=3, rung_epochs=1, lr=1e-2, weight_decay=3e-4, ladder=(0.5, 0.75)),
         "fast": recipe,
         "full": Recipe(
-            epochs=8, rung_epochs=6, lr=4e-3, rung_lr=2e-3, weight_decay=3e-4,
-            ladder=(0.5, 0.75, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998),
+            epochs=6, rung_epochs=4, lr=4e-3, rung_lr=2e-3, weight_decay=3e-4, ladder=(0.4, 0.6, 0.7, 0.77, 0.82)
         ),
     }  # fmt: skip
 
