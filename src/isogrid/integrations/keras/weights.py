@@ -76,7 +76,7 @@ def quantize(model: Any, weights: Values = "int8", targets: Selection = None, ig
         TrainingError: a weight is not finite; the message names it.
         UnsupportedError: a weight is beyond the number format, or int8 weights are asked of half precision variables.
 
-    >>> from isogrid.formats import exact_values
+    >>> from isogrid.formats.numbers import exact_values
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False, name="dense")])
     >>> quantize(model, "int8")
     >>> kernel = model.layers[0].get_weights()[0]
