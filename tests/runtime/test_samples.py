@@ -47,6 +47,8 @@ def samples_of(model: nn.Module, *inputs: Any) -> samples.Samples | None:
         lambda x: x.unsqueeze(1).matmul(x.unsqueeze(2)),
         lambda x: (x[:, :2], x.chunk(2, 1)[1]),
         lambda x: nn.functional.layer_norm(x, (6,)),
+        lambda x: torch.cat([torch.ones(1, 6).expand(x.shape[0], 6), x], 1),
+        lambda x: x + torch.arange(6),
     ],
 )
 def test_operations_that_keep_samples_apart(function: Any) -> None:
@@ -75,6 +77,7 @@ def test_operations_that_keep_samples_apart(function: Any) -> None:
         lambda x: (x, torch.ones(3)),
         lambda x: x.sum(),
         lambda x: x + torch.arange(x.shape[0])[:, None],
+        lambda x: x + torch.rand(1, 6),
     ],
 )
 def test_operations_that_mix_them_or_may_do_so(function: Any) -> None:
@@ -99,6 +102,24 @@ class Attending(nn.Module):
         q, k, v = split(self.query(tokens)), split(self.key(tokens)), split(self.value(tokens))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         return self.norm(tokens + mixed.transpose(1, 2).reshape(batch, length, width)).mean(1)
+
+
+class Counting(nn.Module):
+    """Adds how often it was called."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return x + self.calls
+
+
+def test_a_model_that_remembers_its_calls_is_called_once() -> None:
+    assert samples_of(Counting(), torch.randn(3, 6)) is None
 
 
 def test_networks_of_every_kind_are_cut() -> None:

@@ -53,6 +53,8 @@ def samples_of(graph: fx.GraphModule) -> Samples | None:
         elif node.op == "call_function" and any(source in depends for source in node.all_input_nodes):
             if not _apart(node, depends, size):
                 return None
+        elif node.op == "call_function" and not _repeatable(node):
+            return None
         elif node.op == "output":
             leaves = list(_leaves(node.args))
             if not leaves or any(leaf not in depends or _value(leaf) is None for leaf in leaves):
@@ -114,6 +116,14 @@ def _apart(node: fx.Node, depends: set[fx.Node], size: Any) -> bool:
         return False
     rule = _RULES.get(_name(node))
     return rule is not None and rule(node, depends)
+
+
+def _repeatable(node: fx.Node) -> bool:
+    """Whether what does not depend on the inputs is the same for every piece: neither a count of calls nor noise."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return target is operator.getitem
+    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
 
 
 def _is_size(node: fx.Node) -> bool:
@@ -206,6 +216,12 @@ def _viewed(node: fx.Node, depends: set[fx.Node]) -> bool:
     return node.args[0] in depends
 
 
+def _expanded(node: fx.Node, depends: set[fx.Node]) -> bool:
+    """A token of the model's own, say, that is set before those of each sample."""
+    source = node.args[0]
+    return source in depends or (isinstance(source, fx.Node) and _shared(source, _rank(node)))
+
+
 def _attention(node: fx.Node, depends: set[fx.Node]) -> bool:
     operands = node.args[:3]
     if any(operand not in depends or _rank(operand) != 4 for operand in operands):
@@ -247,6 +263,7 @@ _RULES: dict[str, Callable[[fx.Node, set[fx.Node]], bool]] = {
     "transpose": _exchanged,
     "permute": _permuted,
     **dict.fromkeys([*_SHAPING, "unsqueeze"], _viewed),
+    "expand": _expanded,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(["matmul", "bmm"], _product),
     "embedding": _looked_up,
