@@ -186,7 +186,9 @@ def test_every_kind_of_layer(layer: nn.Module, size: tuple[int, ...], dtype: tor
     merged = model.merge_and_unload()
     tolerance = 1e-5 if dtype is torch.float32 else 0.05
     torch.testing.assert_close(merged(x), answered, rtol=tolerance, atol=tolerance)
-    assert torch.equal(merged[0].weight == 0, zeros)
+    assert not merged[0].weight[zeros].any()
+    # With eight bits a sum may come out as zero by chance.
+    assert dtype is torch.bfloat16 or torch.equal(merged[0].weight == 0, zeros)
 
 
 def test_masks_may_be_given_where_the_start_changes_the_base() -> None:

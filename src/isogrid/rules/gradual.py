@@ -15,7 +15,7 @@ STEP_STATISTICS = frozenset({"gradient", "squared_gradient"})
 
 
 @dataclass(frozen=True)
-class Ramp(Aim):
+class Ramped(Aim):
     """The options of `isogrid.Gradual` and `isogrid.keras.Gradual`, which say what they mean, and what both do."""
 
     schedule: Schedule = field(default_factory=lambda: Cubic(end=0.75))

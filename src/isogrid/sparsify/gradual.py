@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isogrid.rules.gradual import Ramp
+from isogrid.rules.gradual import Ramped
 from isogrid.rules.method import Gradients
 from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
@@ -15,7 +15,7 @@ from isogrid.sparsify.statistics import score_layers
 
 @register_method("gradual")
 @dataclass(frozen=True)
-class Gradual(Ramp, Selecting):
+class Gradual(Ramped, Selecting):
     """Gradual magnitude pruning: sparsity rises along a cubic ramp, and what is pruned stays pruned.
 
     At step t the sparsity is ``s_f + (s_i - s_f) (1 - t/T)^3`` (Zhu and Gupta 2017, arXiv:1710.01878, eq. 1), reached

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from isogrid.errors import UnsupportedError
 from isogrid.integrations.keras.methods.base import Aimed
 from isogrid.integrations.keras.state import SparseLayer, SparseState
-from isogrid.rules.gradual import Ramp
+from isogrid.rules.gradual import Ramped
 from isogrid.rules.method import Gradients
 from isogrid.updates import closing_step
 
 
 @dataclass(frozen=True)
-class Gradual(Ramp, Aimed):
+class Gradual(Ramped, Aimed):
     """Gradual magnitude pruning: sparsity rises along a cubic ramp, and what is pruned stays pruned.
 
     As `isogrid.Gradual`: at step t the sparsity is ``s_f + (s_i - s_f) (1 - t/T)^3`` (Zhu and Gupta 2017,
