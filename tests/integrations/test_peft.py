@@ -175,6 +175,8 @@ def test_samples_may_have_different_adapters() -> None:
 def test_every_kind_of_layer(layer: nn.Module, size: tuple[int, ...], dtype: torch.dtype) -> None:
     layer = copy.deepcopy(layer).to(dtype)
     weight = layer.get_parameter("weight")
+    # The layers are made before any test has seeded the generator, and in bfloat16 a sum may be zero by chance.
+    nn.init.normal_(weight)
     weight.data.masked_fill_(torch.rand(weight.shape) < 0.6, 0)
     zeros = weight == 0
     conv1d = isinstance(layer, Conv1D)
@@ -186,9 +188,7 @@ def test_every_kind_of_layer(layer: nn.Module, size: tuple[int, ...], dtype: tor
     merged = model.merge_and_unload()
     tolerance = 1e-5 if dtype is torch.float32 else 0.05
     torch.testing.assert_close(merged(x), answered, rtol=tolerance, atol=tolerance)
-    assert not merged[0].weight[zeros].any()
-    # With eight bits a sum may come out as zero by chance.
-    assert dtype is torch.bfloat16 or torch.equal(merged[0].weight == 0, zeros)
+    assert torch.equal(merged[0].weight == 0, zeros)
 
 
 def test_masks_may_be_given_where_the_start_changes_the_base() -> None:

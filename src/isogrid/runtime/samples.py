@@ -135,8 +135,8 @@ def _name(node: fx.Node) -> str:
     return target._opname if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten" else ""
 
 
-def _dim(node: fx.Node, at: int, name: str = "dim", default: Any = None) -> Any:
-    return node.args[at] if len(node.args) > at else node.kwargs.get(name, default)
+def _dim(node: fx.Node, at: int, name: str = "dim") -> Any:
+    return node.args[at] if len(node.args) > at else node.kwargs.get(name)
 
 
 def _rank(node: Any) -> int:
