@@ -1,9 +1,9 @@
 // The many-sample layout: nonzeros grouped by chunks of rows and, inside, by blocks of channels.
 //
-// A block is as many channels as fit the L1 cache with their tile of activations, or more where rows are short: fetching
-// some activations from the L2 cache costs less then than fetching and storing sums once more. A chunk is as many rows
-// as keep their sums in the L2 cache. Inside a chunk and block rows are sorted by their number of nonzeros, so that the loop over
-// them has the same length again and again, which the branch predictor learns.
+// A block is as many channels as fit the L1 cache with their tile of activations, or more where rows are short:
+// fetching some activations from the L2 cache costs less then than fetching and storing sums once more. A chunk is as
+// many rows as keep their sums in the L2 cache. Inside a chunk and block rows are sorted by their number of nonzeros,
+// so that the loop over them has the same length again and again, which the branch predictor learns.
 //
 // Where most nonzeros of four neighbouring rows stand in the same columns (the pattern `Block(4, 1)` and its multiples)
 // these are kept together, as quads, and what is left of each row stands beside them.

@@ -84,9 +84,9 @@ Status Linear::State::plan_for(const Kernels& k, int vectors, int chunk_rows, st
     }
     auto plan = std::make_shared<Plan>(Plan{&k, vectors, chunk_rows, {}});
     const SparseMatrix m = weights.view();
-    const Status status = Blocks::build(m, 0, m.rows, ColumnMap{m.columns, vectors * k.width, {0}},
-                                        best_tiling(tile_shape(), vectors, k.width).block_channels, chunk_rows,
-                                        plan->blocks);
+    const Status status =
+        Blocks::build(m, 0, m.rows, ColumnMap{m.columns, vectors * k.width, {0}},
+                      best_tiling(tile_shape(), vectors, k.width).block_channels, chunk_rows, plan->blocks);
     if (status != Status::ok) return status;
     plans.insert(plans.begin(), plan);
     constexpr std::size_t most_layouts = 4;
