@@ -51,19 +51,24 @@ def settings_of(method: str, task: str) -> list[Setting]:
     """The settings that are tried for a method.
 
     On LeNet-300-100 the default method gets more attention, as it would from somebody who wants the best of it, and so
-    does the rival; all others are trained by the recipe that is best for these two (what more rate or less decay gave
-    some of them is in the file of results).  The convolutional net is trained in one way by all.
+    does the rival; STR, which comes next to them, may also ramp later; all others are trained by the recipe that is
+    best for these (what more rate or less decay gave some of them is in the file of results).  The convolutional net is
+    trained in one way by all, chosen for a dense net of its kind (validation 93.04 % against 92.75 % at half the rate
+    without an average).
     """
+    rate = RATES.get(method, 0.2)
     if task != "fashion-mnist":
-        return [Setting(method, lr=0.1, weight_decay=5e-4)]
-    averaged = Setting(method, lr=0.2, weight_decay=5e-4, rest=0.3, average=0.998)
+        return [Setting(method, lr=rate, weight_decay=5e-4, rest=0.1, average=0.99)]
+    averaged = Setting(method, lr=rate, weight_decay=5e-4, rest=0.3, average=0.998)
     slower = replace(averaged, lr=0.1)
+    later = replace(averaged, options={"schedule": "cubic:0..0.85"})
+    if method == "str":
+        return [averaged, later]
     if method not in ("dense", "gradual", "torch.prune"):
-        return [slower if method in SLOWER else averaged]
+        return [averaged]
     own = Setting(method, lr=0.05, weight_decay=5e-4)
     if method == "dense":
         return [own, averaged]
-    later = replace(averaged, options={"schedule": "cubic:0..0.85"})
     tried = [own, replace(own, lr=0.2, weight_decay=1e-4), slower, averaged, later]
     if method == "gradual":
         tried += [
@@ -79,5 +84,5 @@ def settings_of(method: str, task: str) -> list[Setting]:
     return tried
 
 
-SLOWER = ("acdc",)
-"""Methods that diverge at the rate that suits the others."""
+RATES = {"acdc": 0.1, "topkast": 0.05}
+"""Methods that diverge at the rate that suits the others, Top-KAST at half of it too."""

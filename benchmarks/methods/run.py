@@ -18,7 +18,9 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +165,9 @@ def _table(book: Book, epochs: int) -> str:
     """Markdown: test accuracy, mean and spread over the seeds, of the setting that validation chose."""
     found = _measured(book, epochs)
     goals = sorted({goal for by_goal in found.values() for goal in by_goal if goal})
-    heading = "| method | " + " | ".join(f"{100 * goal:g} %" for goal in goals) + " | seeds | setting |"
-    lines = [heading, "|---" * (len(goals) + 3) + "|"]
+    usual = Counter(_told(row) for rows in found.values() for row in chain(*rows.values())).most_common(1)[0][0]
+    heading = "| method | " + " | ".join(f"{100 * goal:g} %" for goal in goals) + " | seeds | other setting |"
+    lines = [f"Trained with {usual} where nothing else is said.", "", heading, "|---" * (len(goals) + 3) + "|"]
     best = max(goals, default=0.0)
 
     def rank(name: str) -> tuple[bool, float]:
@@ -173,23 +176,25 @@ def _table(book: Book, epochs: int) -> str:
 
     for name in sorted(found, key=rank):
         cells = [_cell(found[name].get(0.0 if name == "dense" else goal, []), goal) for goal in goals]
-        rows = [row for by_goal in found[name].values() for row in by_goal]
-        seeds = len({row["seed"] for row in rows})
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {_settings(rows)} |")
+        by_goal = found[name]
+        seeds = _by_goal({goal: str(len(rows)) for goal, rows in by_goal.items()})
+        other = _by_goal({goal: _told(rows[0]).replace(usual, "").strip() or "none" for goal, rows in by_goal.items()})
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {'' if other == 'none' else other} |")
     return "\n".join(lines)
 
 
-def _settings(rows: list[dict[str, Any]]) -> str:
-    """What was chosen, said for each sparsity where it differs."""
-    chosen: dict[str, set[float]] = {}
-    for row in rows:
-        chosen.setdefault(row["setting"].removeprefix(f"{row['method']}()"), set()).add(row["goal"])
-    if len(chosen) == 1:
-        return next(iter(chosen)).strip()
-    return "; ".join(
-        f"{', '.join(f'{100 * goal:g}' for goal in sorted(goals))} %: {setting.strip()}"
-        for setting, goals in sorted(chosen.items(), key=lambda item: min(item[1]))
-    )
+def _told(row: dict[str, Any]) -> str:
+    """The setting, without the method's name where it has no options."""
+    setting: str = row["setting"]
+    return setting.removeprefix(f"{row['method']}()").strip()
+
+
+def _by_goal(said: dict[float, str]) -> str:
+    """What is to be said of each sparsity, once where it is the same of all."""
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    goals = {text: [f"{100 * goal:g}" for goal in sorted(said) if said[goal] == text] for text in said.values()}
+    return "; ".join(f"{text} at {', '.join(which)} %" for text, which in goals.items())
 
 
 def _cell(rows: list[dict[str, Any]], goal: float) -> str:

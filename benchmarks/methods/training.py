@@ -190,6 +190,8 @@ class _TorchPruning:
     def __init__(self, model: nn.Module, sparsity: float, total: int, ramp: Schedule) -> None:
         names = {target.name.removesuffix(".weight") for target in find_targets(model)}
         self._layers = [(module, "weight") for name, module in model.named_modules() if name in names]
+        for layer, _ in self._layers:  # it refuses weights in the order channels last
+            layer.weight.data = layer.weight.data.contiguous()
         self._sparsity, self._total = sparsity, total
         self._ramp, self._every = ramp, max(1, total // 100)
 

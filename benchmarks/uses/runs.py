@@ -1,7 +1,7 @@
 """Finished runs of one use: dense beside the balance point on the test split, their mean, and how fast each file is.
 
     isogrid optimize images --setting full --max-drop 0.3pt --seed 0 --out runs/images-0    # and seeds 1, 2
-    python benchmarks/uses/runs.py runs/images-0 runs/images-1 runs/images-2
+    python benchmarks/uses/runs.py runs/images-0 runs/images-1 runs/images-2 [--plot images.svg]
     python benchmarks/uses/runs.py runs/images-0 --speed [--seconds 5] [--threads 1] [--batches 1,64]
 
 With ``--speed`` the dense model, the sparse ONNX file and the packed one of each run take turns in ONNX Runtime; the
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 from benchmarks.common import equality, output
+from benchmarks.uses.drawing import draw
 from rich.table import Table
 
 import isogrid as ig
@@ -39,6 +40,7 @@ from isogrid.tasks import Task, load_task
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="what isogrid optimize wrote")
+    parser.add_argument("--plot", type=Path, help="also draw the runs")
     parser.add_argument("--speed", action="store_true", help="race the files of each run")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a race")
     parser.add_argument("--threads", type=int, default=1)
@@ -52,15 +54,17 @@ def main() -> None:
             f"the runs are of different tasks, {', '.join(sorted(set(tasks.values())))}; accepted are runs of one"
         )
     out = output.console()
-    out.print(accuracies(given.runs))
+    reports = [ReportData.from_json((path / "report.json").read_bytes()) for path in given.runs]
+    out.print(accuracies(given.runs, reports))
+    if given.plot is not None:
+        draw([path.name for path in given.runs], reports, given.plot)
     for path in given.runs if given.speed else ():
         for batch in map(int, given.batches.split(",")):
             out.print(speeds(path, batch, given.threads, given.seconds))
 
 
-def accuracies(runs: Sequence[Path]) -> Table:
+def accuracies(runs: Sequence[Path], reports: Sequence[ReportData]) -> Table:
     """A row for each run, and their mean."""
-    reports = [ReportData.from_json((path / "report.json").read_bytes()) for path in runs]
     metric = reports[0].metric
     scale = 100 if metric.percent else 1
     table = Table("run", f"dense, {metric.name}", "sparse", "worse by", "sparsity", "stored as", "bytes", "smaller")

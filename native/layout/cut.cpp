@@ -12,10 +12,6 @@ constexpr double segment_cost = 2.5;
 constexpr double float_cost = 0.06;
 constexpr double strided_float_cost = 0.2;
 
-int round_up(int value, int step) {
-    return (value + step - 1) / step * step;
-}
-
 // To pack a tile from the middle of the image, where none of it is padding.
 double packing_cost(const ConvolutionShape& shape, const Geometry& g, int from, int window) {
     std::vector<Segment> segments;

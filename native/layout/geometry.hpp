@@ -19,6 +19,11 @@
 
 namespace isogrid {
 
+// The first multiple of `step` that is not below `value`, both positive.
+inline int round_up(int value, int step) {
+    return (value + step - 1) / step * step;
+}
+
 struct Geometry {
     int out_height;
     int out_width;

@@ -41,10 +41,6 @@ struct Plan {
     std::vector<float> tap_weight;
 };
 
-int round_up(int value, int step) {
-    return (value + step - 1) / step * step;
-}
-
 // Whether there can be so many floats at all. All sizes are positive.
 bool exist(std::int64_t images, std::int64_t planes, int height, int width) {
     constexpr std::int64_t most = std::int64_t{1} << 48;

@@ -49,7 +49,7 @@ class LanguageMiniLM(TextTask):
     settings: ClassVar[Mapping[str, Recipe]] = {
         "smoke": Recipe(epochs=1, rung_epochs=1, lr=5e-4, ladder=(0.5,)),
         "fast": Recipe(epochs=1, rung_epochs=2, lr=3e-4, distill=0.5, ladder=(0.8,)),
-        "full": Recipe(epochs=1, rung_epochs=2, lr=3e-4, distill=0.5, ladder=(0.65, 0.8)),
+        "full": Recipe(epochs=1, rung_epochs=4, lr=3e-4, distill=0.8, ladder=(0.8,)),
     }
     recipe = settings["fast"]
     ignore: ClassVar[Sequence[str] | None] = ("classes",)  # new, and so small that it would be the first to go
