@@ -19,7 +19,7 @@ _AMOUNTS = {
     "fast": Amounts(speakers=(20, None), takes=(1, 2), copies=3),
     "full": Amounts(speakers=(None, None), takes=(1, 4), copies=2),
 }
-_FULL = Recipe(epochs=6, rung_epochs=6, lr=3e-3, rung_lr=2e-3, distill=0.5, ladder=(0.9, 0.95))
+_FULL = Recipe(epochs=6, rung_epochs=8, lr=3e-3, rung_lr=2e-3, distill=0.5, ladder=(0.8, 0.9, 0.95))
 _FAST = Recipe(epochs=8, rung_epochs=3, lr=3e-3, rung_lr=2e-3, distill=0.5, ladder=(0.75, 0.9, 0.95))
 _SMOKE = Recipe(epochs=10, rung_epochs=4, lr=4e-3, distill=0.5, ladder=(0.75, 0.9))
 
