@@ -38,7 +38,7 @@ def draw(names: Sequence[str], reports: Sequence[ReportData], path: Path) -> Non
 
 
 def _tradeoff(axes: Axes, names: Sequence[str], reports: Sequence[ReportData]) -> None:
-    """Each point that a run measured; the ringed one is its balance point, the short line its floor."""
+    """Each point that a run measured; the ringed one is its balance point, the dashed line its floor."""
     scale = 100 if reports[0].metric.percent else 1
     ends = []
     for place, (name, report) in enumerate(zip(names, reports, strict=True)):
