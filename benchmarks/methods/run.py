@@ -178,8 +178,11 @@ def _table(book: Book, epochs: int) -> str:
         cells = [_cell(found[name].get(0.0 if name == "dense" else goal, []), goal) for goal in goals]
         by_goal = found[name]
         seeds = _by_goal({goal: str(len(rows)) for goal, rows in by_goal.items()})
-        other = _by_goal({goal: _told(rows[0]).replace(usual, "").strip() or "none" for goal, rows in by_goal.items()})
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {'' if other == 'none' else other} |")
+        settings = {goal: _told(rows[0]).replace(usual, "").strip() for goal, rows in by_goal.items()}
+        other = (
+            _by_goal({goal: text or "the usual" for goal, text in settings.items()}) if any(settings.values()) else ""
+        )
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {seeds} | {other} |")
     return "\n".join(lines)
 
 

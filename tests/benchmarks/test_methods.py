@@ -154,11 +154,13 @@ def test_the_table_says_the_mean_the_spread_and_the_setting_of_each_sparsity(
     add("static", 0.99, 0, 0.6, 0.1, sparsity=0.985)
     add("dense", 0.0, 0, 0.9, 0.1)
     assert run._table(book, 20).splitlines() == [
-        "| method | 98 % | 99 % | seeds | setting |",
+        "Trained with lr=0.1 wd=0 where nothing else is said.",
+        "",
+        "| method | 98 % | 99 % | seeds | other setting |",
         "|---|---|---|---|---|",
-        "| dense | 90.00 | 90.00 | 1 | lr=0.1 wd=0 |",
-        "| gradual | 89.00 ± 1.41 | 87.00 | 2 | 98 %: lr=0.1 wd=0; 99 %: lr=0.2 wd=0 |",
-        "| static |  | 60.00 (98.5 % zeros) | 1 | lr=0.1 wd=0 |",
+        "| dense | 90.00 | 90.00 | 1 |  |",
+        "| gradual | 89.00 ± 1.41 | 87.00 | 2 at 98 %; 1 at 99 % | the usual at 98 %; lr=0.2 wd=0 at 99 % |",
+        "| static |  | 60.00 (98.5 % zeros) | 1 |  |",
     ]
 
 
