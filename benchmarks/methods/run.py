@@ -175,8 +175,8 @@ def _table(book: Book, epochs: int) -> str:
         return name != "dense", -statistics.mean(row["test"] for row in rows) if rows else 0.0
 
     for name in sorted(found, key=rank):
-        cells = [_cell(found[name].get(0.0 if name == "dense" else goal, []), goal) for goal in goals]
         by_goal = found[name]
+        cells = [_cell(by_goal.get(0.0 if name == "dense" else goal, []), goal) for goal in goals]
         seeds = _by_goal({goal: str(len(rows)) for goal, rows in by_goal.items()})
         settings = {goal: _told(rows[0]).replace(usual, "").strip() for goal, rows in by_goal.items()}
         other = (

@@ -13,16 +13,14 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from isogrid.report.data import ReportData
-from isogrid.report.figures.tradeoff import SPARSITY_TICKS
+from isogrid.report.figures.tradeoff import density_place, sparsity_ticks
 from isogrid.units import size
 
 
 def draw(names: Sequence[str], reports: Sequence[ReportData], path: Path) -> None:
     """Write the drawing; the runs are of one metric.  Up is better in both halves, whatever the metric's direction."""
     metric = reports[0].metric
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(8.5, 3.6), layout="constrained", width_ratios=(3, 2), sharey=False
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.6), layout="constrained", width_ratios=(3, 2))
     _tradeoff(left, names, reports)
     _outcome(right, reports)
     unit = f"{metric.name}, %" if metric.percent else metric.name
@@ -44,22 +42,22 @@ def _tradeoff(axes: Axes, names: Sequence[str], reports: Sequence[ReportData]) -
     for place, (name, report) in enumerate(zip(names, reports, strict=True)):
         colour = f"C{place}"
         points = sorted((point for point in report.points if point.sparsity < 1), key=lambda point: point.sparsity)
-        across = [_place(point.sparsity) for point in points]
+        across = [density_place(1 - point.sparsity) for point in points]
         ends += across
         axes.plot(across, [scale * point.metric for point in points], "o", color=colour, markersize=4, label=name)
         axes.axhline(scale * report.floor.limit, color=colour, linewidth=1, linestyle="--", alpha=0.7)
         chosen = report.chosen
         if chosen is not None and chosen.sparsity < 1:
             axes.plot(
-                _place(chosen.sparsity), scale * chosen.metric, "o", markersize=13, markerfacecolor="none",
+                density_place(1 - chosen.sparsity), scale * chosen.metric, "o", markersize=13, markerfacecolor="none",
                 markeredgecolor=colour, markeredgewidth=1.6,
             )  # fmt: skip
     axes.plot([], [], "--", color="grey", label="floor")
     axes.plot([], [], "o", color="grey", markersize=11, markerfacecolor="none", label="balance point")
     low, high = min(ends, default=0.0), max(ends, default=1.0)
-    kept = [tick for tick in SPARSITY_TICKS if low - 0.05 <= _place(tick) <= high + 0.05]
     axes.set_xlim(low - 0.08, high + 0.08)
-    axes.set_xticks([_place(tick) for tick in kept], [f"{100 * tick:g}" for tick in kept])
+    kept = sparsity_ticks(*axes.get_xlim())
+    axes.set_xticks([place for place, _ in kept], [text for _, text in kept])
     axes.set_xlabel("sparsity of the targets, %")
 
 
@@ -78,8 +76,3 @@ def _outcome(axes: Axes, reports: Sequence[ReportData]) -> None:
     after = sum(report.balance.bytes for report in reports) / len(reports)
     axes.set_xlim(-0.35, 1.35)
     axes.set_xticks([0, 1], [f"dense\n{size(round(before))}", f"sparse\n{size(round(after))}"])
-
-
-def _place(sparsity: float) -> float:
-    """Where a sparsity stands: each halving of the density takes equal room."""
-    return -math.log10(1 - sparsity)

@@ -73,7 +73,7 @@ Status make_geometry(const ConvolutionShape& s, Geometry& out, int lanes) {
     const int rightmost = std::max(0, *std::max_element(columns.shift.begin(), columns.shift.end()));
     const int plane_width = (s.width + s.stride_x - 1) / s.stride_x;
     const std::int64_t pitch =
-        aligned ? (out_width + lanes - 1) / lanes * lanes
+        aligned ? round_up(out_width, lanes)
                 : std::max<std::int64_t>(out_width + rightmost, std::int64_t{plane_width} - leftmost);
     const std::int64_t length = (out_height - 1) * pitch + out_width;
     if (length > (1 << 30) || pitch > (1 << 22)) return Status::shape_out_of_range;

@@ -20,7 +20,8 @@
 namespace isogrid {
 
 // The first multiple of `step` that is not below `value`, both positive.
-inline int round_up(int value, int step) {
+template <typename Integer>
+Integer round_up(Integer value, int step) {
     return (value + step - 1) / step * step;
 }
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from isogrid.report import wording
 from isogrid.report.comparison import ComparedRun
 from isogrid.report.figures.canvas import canvas, ink, note
-from isogrid.report.figures.tradeoff import SPARSITY_TICKS, envelope
+from isogrid.report.figures.tradeoff import density_place, envelope, sparsity_ticks
 
 MOST = 8
 """How many curves can be told apart."""
@@ -27,7 +26,7 @@ def overlay(runs: Sequence[ComparedRun], width: int) -> str:
     curves = []
     for run in shown:
         points = [point for point in run.report.points if point.sparsity < 1]
-        corners = envelope(points, lambda point: -math.log10(1 - point.sparsity), metric)
+        corners = envelope(points, lambda point: density_place(1 - point.sparsity), metric)
         curves.append(sorted(dict(corners).items()))
     everything = [corner for curve in curves for corner in curve]
     places = [place for place, _ in everything] or [0.0, 1.0]
@@ -41,9 +40,7 @@ def overlay(runs: Sequence[ComparedRun], width: int) -> str:
         axes = sheet.axes(left=54, top=34, right=14, bottom=44)
         axes.set_xlim(min(places) - 0.05, max(places) + 0.05)
         axes.set_ylim(sign * (bottom - room), sign * (top + room))
-        ticks = [(-math.log10(1 - tick), f"{100 * tick:g}") for tick in SPARSITY_TICKS]
-        left, right = axes.get_xlim()
-        kept = [(place, text) for place, text in ticks if left <= place <= right]
+        kept = sparsity_ticks(*axes.get_xlim())
         axes.set_xticks([place for place, _ in kept], [text for _, text in kept])
         axes.set_xlabel("sparsity of the targets, %", labelpad=6)
         axes.grid(axis="y")
@@ -58,7 +55,7 @@ def overlay(runs: Sequence[ComparedRun], width: int) -> str:
             chosen = run.report.chosen
             if chosen is not None and chosen.sparsity < 1:
                 axes.plot(
-                    [-math.log10(1 - chosen.sparsity)], [chosen.metric], "o", markersize=15, markerfacecolor="none",
+                    [density_place(1 - chosen.sparsity)], [chosen.metric], "o", markersize=15, markerfacecolor="none",
                     markeredgecolor=ink("ink"), markeredgewidth=1.2,
                 )  # fmt: skip
         if len(runs) > MOST:

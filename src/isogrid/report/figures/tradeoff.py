@@ -22,22 +22,7 @@ if TYPE_CHECKING:
 
 _MARKERS = {"fp32": "o", "fp16": "s", "int8": "^"}
 
-SPARSITY_TICKS = (
-    0.0,
-    0.5,
-    0.8,
-    0.9,
-    0.95,
-    0.98,
-    0.99,
-    0.995,
-    0.998,
-    0.999,
-    0.9995,
-    0.9998,
-    0.9999,
-    0.99999,
-)
+_SPARSITY_TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99999)
 # Points this many times deeper below the floor than the floor lies below the best point are only pointed at.
 _DEPTH = 3.0
 # The axes reach at least this far below the floor, which leaves room for the balance point's label.
@@ -52,11 +37,21 @@ def sparsity_curve(data: ReportData, width: int) -> str:
     least = min(densities, default=1.0) / 2
 
     def place(point: Point) -> float:
-        return -math.log10(max(1 - point.sparsity, least))
+        return density_place(max(1 - point.sparsity, least))
 
-    ticks = [(-math.log10(1 - tick), f"{100 * tick:g}") for tick in SPARSITY_TICKS]
     with canvas(width, _height(width)) as sheet:
-        return _curve(sheet, data, place, ticks, "sparsity of the targets, %", "sparsity")
+        return _curve(sheet, data, place, sparsity_ticks(), "sparsity of the targets, %", "sparsity")
+
+
+def density_place(density: float) -> float:
+    """Where a density above 0 stands on an axis on which each of its halvings takes equal room."""
+    return -math.log10(density)
+
+
+def sparsity_ticks(left: float = -math.inf, right: float = math.inf) -> list[tuple[float, str]]:
+    """The ticks of such an axis from place ``left`` to ``right``, each with its text in per cent."""
+    ticks = [(density_place(1 - tick), f"{100 * tick:g}") for tick in _SPARSITY_TICKS]
+    return [(place, text) for place, text in ticks if left <= place <= right]
 
 
 def bytes_curve(data: ReportData, width: int) -> str:
