@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from isogrid.errors import TargetError, UnsupportedError, UsageError
-from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap
+from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap, zero_pruned_
 
 COMPILES = pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
 """torch.compile imports a part of torch that calls another, deprecated one."""
@@ -244,3 +244,37 @@ def test_shared_parameters_count_once_and_targets_may_be_given() -> None:
     counts = count_zeros(model)
     assert (counts["parameters"], counts["nonzeros"], counts["sparsity"]) == (20, 16, 1 - 16 / 20)
     assert count_zeros(model, find_targets(model, "2"))["sparsity"] == 1.0
+
+
+FLOATING = [torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex128]
+SPECIAL = [float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1e-45, -2.5, 3.0]
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+def test_what_is_pruned_becomes_plus_zero_and_the_rest_keeps_its_bits(dtype: torch.dtype) -> None:
+    tensor = torch.tensor(SPECIAL).to(dtype).repeat(2, 1)
+    mask = torch.tensor([[True] * len(SPECIAL), [False] * len(SPECIAL)])
+    wanted = tensor.clone()
+    wanted[1] = torch.zeros(1, dtype=dtype)
+    assert zero_pruned_(tensor, mask) is tensor
+    assert torch.equal(tensor.view(torch.uint8), wanted.view(torch.uint8))
+
+
+@given(
+    st.integers(0, 2**31), st.lists(st.integers(0, 5), min_size=1, max_size=4), st.booleans(),
+    st.sampled_from([torch.float16, torch.float32, torch.float64, torch.int64]),
+)  # fmt: skip
+def test_zeroing_what_is_pruned_is_filling_it(seed: int, shape: list[int], turned: bool, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tensor = (10 * torch.randn(shape, generator=generator)).to(dtype)
+    mask = torch.rand(shape, generator=generator) < 0.5
+    if turned:  # neither need be contiguous
+        tensor, mask = tensor.movedim(0, -1), mask.movedim(0, -1)
+    wanted = tensor.masked_fill(~mask, 0)
+    assert torch.equal(zero_pruned_(tensor, mask), wanted)
+
+
+def test_zeroing_tells_autograd_once() -> None:
+    tensor = torch.ones(3)
+    zero_pruned_(tensor, torch.tensor([True, False, True]))
+    assert tensor._version == 1  # what was saved for a backward pass is known to be out of date

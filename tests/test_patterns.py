@@ -29,6 +29,7 @@ from isogrid.patterns import (
     Row,
     Unstructured,
     active_count,
+    nth_largest,
     parse_pattern,
     rankable,
 )
@@ -122,6 +123,22 @@ class TestFanIn(PatternConformance):
 class TestAPatternOfYourOwn(PatternConformance):
     pattern = HalvesOfRows()
     parse = None
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0])), st.data())
+def test_the_nth_largest_is_that_of_the_sorted_numbers(values: NDArray[np.float32], data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, values.size))
+    assert nth_largest(values, n) == np.sort(values)[-n]
+
+
+@pytest.mark.parametrize("equal", [0, 150, 200])
+def test_wide_partitions_keep_what_a_stable_sort_keeps(equal: int) -> None:
+    scores = np.random.default_rng(0).integers(0, 30, size=(3, 200)).astype(np.float32)
+    scores[:, :equal] = -1  # as of weights that were pruned before
+    kept = np.argsort(-scores, axis=1, kind="stable")[:, :60]
+    wanted = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(wanted, kept, values=True, axis=1)
+    assert np.array_equal(FanIn().mask(scores, 180), wanted)
 
 
 def test_every_pattern_has_its_conformance_test() -> None:

@@ -109,8 +109,8 @@ def train(method: Any, rank: int, *, compiled: bool = False, unused: bool = Fals
         (wrapped(x).square().mean() + sparsifier.penalty()).backward()
         for layer in sparsifier.state.layers:
             gradient = layer.target.parameter.grad
-            unused = method.unused(sparsifier.state, layer) if isinstance(method, ShadowMethod) else layer.pruned
-            assert gradient is None or unused is None or not gradient[unused].any(), layer.name
+            used = method.used(sparsifier.state, layer) if isinstance(method, ShadowMethod) else layer.mask
+            assert gradient is None or used is None or not gradient[~used].any(), layer.name
         optimizer.step()
         optimizer.zero_grad()
         if step in (6, 12) and rank == 0:  # only one rank measures, and what it says counts for all

@@ -186,12 +186,12 @@ def test_what_a_clipping_norm_counts_is_what_is_used(name: str) -> None:
     plain.load_state_dict(run.model.state_dict())  # with the weights that the forward pass saw
     loss_of(plain, 0).backward()
     for layer in run.state.layers:
-        unused = METHODS[name].unused(run.state, layer)
+        used = METHODS[name].used(run.state, layer)
         wanted = plain.get_parameter(layer.name).grad
         assert wanted is not None
-        if unused is not None:
-            assert bool(unused.any())
-            wanted = wanted.masked_fill(unused, 0)
+        if used is not None:
+            assert not bool(used.all())
+            wanted = wanted.masked_fill(~used, 0)
         assert torch.equal(run.model.get_parameter(layer.name).grad, wanted)  # type: ignore[arg-type]
 
 

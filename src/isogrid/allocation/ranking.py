@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogrid.allocation.base import Allocation, Layer, group_scores
-from isogrid.patterns import Pattern, active_count
+from isogrid.patterns import Pattern, active_count, nth_largest
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _cut(
         keep = int(np.searchsorted(filled, budget, side="right"))
     if keep == 0:
         return [0] * len(layers)
-    threshold = np.partition(values, values.size - keep)[values.size - keep]
+    threshold = nth_largest(values, keep)
     counts = [int(np.count_nonzero(scores > threshold)) for scores in ranked]
     seats = keep - sum(counts)
     for i, scores in enumerate(ranked):

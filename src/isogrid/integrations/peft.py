@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isogrid.errors import TargetError, UnsupportedError, UsageError
 from isogrid.integrations.missing import missing
+from isogrid.masks import zero_pruned_
 from isogrid.sparsify.adapters import mask_delta
 
 try:
@@ -85,7 +86,7 @@ def keep_zeros(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> d
     for name, mask in held.items():
         layer = layers[name]
         layer.register_buffer(_MASK, mask, persistent=False)
-        layer.get_base_layer().weight.data.masked_fill_(~mask, 0)
+        zero_pruned_(layer.get_base_layer().weight.data, mask)
         for adapter in layer.lora_A:
             layer.lora_variant[adapter] = _Masked()
     return {name: mask.clone() for name, mask in held.items()}

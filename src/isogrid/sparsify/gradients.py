@@ -13,13 +13,13 @@ from isogrid.errors import SparsifierError
 from isogrid.sparsify.by_rows import ByRows
 from isogrid.sparsify.ranks import Ranks
 from isogrid.sparsify.state import SparseLayer
-from isogrid.sparsify.touched import clear_, is_zero
+from isogrid.sparsify.touched import is_zero, keep_
 
 
 class GradientGate:
     """Zeroes the gradient that is of no use right after ``backward`` has accumulated it, and keeps what a method needs.
 
-    Of no use is what `unused` gives, most often the pruned places; None is nowhere.
+    Of use is where `used` says True, most often the active places; None is everywhere.
 
     Masking cannot wait for the step: whoever clips gradients before it would count the pruned ones.  So a method that
     wants them (revival, growth) gets a copy that is taken here, of this rank's gradient, and reduced when it is
@@ -33,12 +33,12 @@ class GradientGate:
         layer: SparseLayer,
         scaler: Any,
         ranks: Ranks,
-        unused: Callable[[SparseLayer], Tensor | None],
+        used: Callable[[SparseLayer], Tensor | None],
         by_rows: ByRows,
     ) -> None:
         self._layer = layer
         self._by_rows = by_rows
-        self._unused = unused
+        self._used = used
         self._scaler = scaler
         self._ranks = ranks
         self._handle: Any = None
@@ -114,9 +114,9 @@ class GradientGate:
         """Zeros where it is of no use (a product with a mask would keep NaN and infinity)."""
         if gradient.is_sparse:
             self._by_rows.admit(self._layer)
-        unused = self._unused(self._layer)
-        if unused is not None:
-            clear_(gradient, unused)
+        used = self._used(self._layer)
+        if used is not None:
+            keep_(gradient, used)
         self._last, self._version = weakref.ref(gradient), gradient._version
 
     def deliver(self, *, dense: bool, scale: float) -> None:
@@ -138,7 +138,7 @@ class GradientGate:
         elif scale != 1.0:
             hidden = hidden / scale
         # Active places show what the optimiser sees (clipped, if the loop clips); only pruned ones come from the copy.
-        self._layer.gradient = torch.where(self._layer.pruned, hidden, gradient)
+        self._layer.gradient = torch.where(self._layer.mask, gradient, hidden)
 
 
 def skipped(optimizer: torch.optim.Optimizer | None) -> bool:

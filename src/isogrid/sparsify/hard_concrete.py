@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from isogrid.errors import PatternError, TargetError, UsageError
+from isogrid.masks import zero_pruned_
 from isogrid.patterns import Unstructured
 from isogrid.rules.method import Usage
 from isogrid.sparsify.aimed import Aimed
@@ -122,13 +123,13 @@ class HardConcrete(Aimed):
         slopes = s * (1 - s) * ((self.zeta - self.gamma) / (self.beta if sampled else 1.0))
         return slopes.masked_fill_((gates <= 0) | (gates >= 1), 0)
 
-    def _shut(self, layer: SparseLayer, gates: Tensor) -> Tensor:
-        """Where a weight has no part: behind a closed gate, or held at zero by an aim or an adoption."""
-        shut = _spread(layer, gates) == 0
+    def _open(self, layer: SparseLayer, gates: Tensor) -> Tensor:
+        """Where a weight has a part: not behind a closed gate, nor held at zero by an aim or an adoption."""
+        open_ = _spread(layer, gates) != 0
         for held in ("adopted", "allowed"):
             if held in layer.buffers:
-                shut |= ~layer.buffers[held]
-        return shut
+                open_ &= layer.buffers[held]
+        return open_
 
     # -- the training ------------------------------------------------------------------------------------------------
 
@@ -163,22 +164,22 @@ class HardConcrete(Aimed):
 
     def effective(self, state: SparseState, layer: SparseLayer) -> Tensor:
         dense = layer.buffers["dense"]
-        if not self.closed(state):
-            dense = dense * _spread(layer, self.gate(layer.buffers["log_alpha"])).to(dense.dtype)
-        return dense.masked_fill(layer.pruned, 0)
+        if self.closed(state):
+            return super().effective(state, layer)
+        return zero_pruned_(dense * _spread(layer, self.gate(layer.buffers["log_alpha"])).to(dense.dtype), layer.mask)
 
     def training_weight(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
         if self.closed(state):
             return None
         dense = layer.buffers["dense"]
         gates = self._gates(state, layer, sampled=True)
-        return (dense * _spread(layer, gates).to(dense.dtype)).masked_fill_(self._shut(layer, gates), 0)
+        return zero_pruned_(dense * _spread(layer, gates).to(dense.dtype), self._open(layer, gates))
 
-    def unused(self, state: SparseState, layer: SparseLayer) -> Tensor:
+    def used(self, state: SparseState, layer: SparseLayer) -> Tensor:
         if self.closed(state):
-            return layer.pruned
+            return layer.mask
         gates = self._gates(state, layer, sampled=state.sampled)
-        return self._shut(layer, gates)
+        return self._open(layer, gates)
 
     def before_step(self, state: SparseState) -> None:
         if self.closed(state):
@@ -192,7 +193,7 @@ class HardConcrete(Aimed):
             if layer.gradient is not None:
                 gates = self._gates(state, layer, sampled=state.sampled)
                 slopes = self._slopes(gates, sampled=state.sampled)
-                used = layer.gradient.masked_fill(self._shut(layer, gates), 0).to(log_alpha.dtype)
+                used = zero_pruned_(layer.gradient.clone(), self._open(layer, gates)).to(log_alpha.dtype)
                 gradient = gradient + _pool(layer, used * layer.buffers["dense"] * _spread(layer, slopes))
                 layer.gradient = (used * _spread(layer, gates)).to(layer.gradient.dtype)
             learner.step(layer, "log_alpha", gradient, lr=self.gate_lr)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isogrid.errors import UsageError
+from isogrid.masks import zero_pruned_
 from isogrid.rules.method import Usage
 from isogrid.schedules import Cubic, Schedule
 from isogrid.sparsify.aimed import Aimed
@@ -40,7 +41,7 @@ def _learn(state: SparseState, lr: float | None, pull: float = 0.0) -> None:
         gradient = torch.zeros_like(score)
         if layer.gradient is not None:
             gradient = layer.gradient.to(score.dtype) * layer.buffers["dense"]
-            layer.gradient = layer.gradient.masked_fill(layer.pruned, 0)
+            layer.gradient = zero_pruned_(layer.gradient.clone(), layer.mask)
         elif pull == 0:
             continue
         if pull:
@@ -103,7 +104,7 @@ class Movement(ShadowMethod, Selecting):
         super().begin(state)
         _start(state)
 
-    def unused(self, state: SparseState, layer: SparseLayer) -> None:
+    def used(self, state: SparseState, layer: SparseLayer) -> None:
         return None
 
     def before_step(self, state: SparseState) -> None:
@@ -173,8 +174,8 @@ class SoftMovement(Aimed):
         super().begin(state)
         _start(state)
 
-    def unused(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
-        return layer.pruned if self.closed(state) else None
+    def used(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
+        return layer.mask if self.closed(state) else None
 
     def before_step(self, state: SparseState) -> None:
         if not self.closed(state):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from isogrid.errors import SparsifierError
+from isogrid.masks import zero_pruned_
 from isogrid.sparsify.method import Method
 from isogrid.sparsify.state import SparseLayer, SparseState
 
@@ -19,8 +20,8 @@ class ShadowMethod(Method):
     The dense weights are ``layer.buffers["dense"]``, and the parameter holds the effective ones at all times but within
     the optimiser's step.  One step goes like this:
 
-    1. ``backward`` writes the gradient of the loss by the effective weights; it is zeroed where `unused` says, so that
-       a clipping norm counts what is used and nothing else.
+    1. ``backward`` writes the gradient of the loss by the effective weights; it is zeroed where `used` says False, so
+       that a clipping norm counts what is used and nothing else.
     2. `before_step` finds it in ``layer.gradient`` (None where there is none) and leaves there the gradient by the
        dense weights: that is what the optimiser gets.
     3. The optimiser moves the dense weights, with its momentum and weight decay, where `moving` lets it.
@@ -31,7 +32,7 @@ class ShadowMethod(Method):
 
     def effective(self, state: SparseState, layer: SparseLayer) -> Tensor:
         """The weights that the parameter shall hold, of its shape; by default the dense ones where active, else 0."""
-        return layer.buffers["dense"].masked_fill(layer.pruned, 0)
+        return zero_pruned_(layer.buffers["dense"].clone(), layer.mask)
 
     def training_weight(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
         """The weights for forward passes in training mode, the same ones up to the next step; None: the effective ones.
@@ -45,14 +46,14 @@ class ShadowMethod(Method):
         """Whether forward passes in training mode use weights of their own."""
         return False
 
-    def unused(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
-        """Where the gradient by the effective weights is of no use, as a mask; None: nowhere."""
-        return layer.pruned
+    def used(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
+        """Where the gradient by the effective weights is of use, as a mask; None: everywhere."""
+        return layer.mask
 
     def trained_share(self, state: SparseState, layer: SparseLayer) -> float:
         """The share of a layer's weights whose gradient is needed at this step, for counts of what training costs."""
-        unused = self.unused(state, layer)
-        return 1.0 if unused is None or not layer.size else 1 - int(torch.count_nonzero(unused)) / layer.size
+        used = self.used(state, layer)
+        return 1.0 if used is None or not layer.size else int(torch.count_nonzero(used)) / layer.size
 
     def moving(self, state: SparseState, layer: SparseLayer) -> Tensor | None:
         """Where the optimiser may move the dense weights, as a mask; None: everywhere."""

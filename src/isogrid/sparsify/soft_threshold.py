@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isogrid.errors import UsageError
+from isogrid.masks import zero_pruned_
 from isogrid.names import unknown_name
 from isogrid.rules.method import Usage
 from isogrid.sparsify.aimed import Aimed
@@ -89,9 +90,10 @@ class SoftThreshold(Aimed):
 
     def effective(self, state: SparseState, layer: SparseLayer) -> Tensor:
         dense = layer.buffers["dense"]
-        if not self.closed(state):
-            dense = dense.sign() * (dense.abs() - self.threshold(layer.buffers["s"]).to(dense.dtype)).relu_()
-        return dense.masked_fill(layer.pruned, 0)
+        if self.closed(state):
+            return super().effective(state, layer)
+        pulled = dense.sign() * (dense.abs() - self.threshold(layer.buffers["s"]).to(dense.dtype)).relu_()
+        return zero_pruned_(pulled, layer.mask)
 
     def before_step(self, state: SparseState) -> None:
         if self.closed(state):
@@ -100,7 +102,7 @@ class SoftThreshold(Aimed):
         for layer in state.layers:
             if layer.gradient is None:
                 continue
-            used = layer.gradient.masked_fill(layer.pruned, 0)
+            used = zero_pruned_(layer.gradient.clone(), layer.mask)
             s = layer.buffers["s"]
             threshold = self.threshold(s)
             slope = threshold * (1 - threshold) if self.function == "sigmoid" else threshold

@@ -176,17 +176,17 @@ class Sparsifier:
     def _new_gate(self, layer: SparseLayer) -> GradientGate:
         me = weakref.ref(self)  # a parameter's hooks hold what they call where no garbage collector looks
 
-        def unused(layer: SparseLayer) -> Tensor | None:
+        def used(layer: SparseLayer) -> Tensor | None:
             sparsifier = me()
-            return layer.pruned if sparsifier is None else sparsifier._unused(layer)
+            return layer.mask if sparsifier is None else sparsifier._used(layer)
 
-        return GradientGate(layer, self._scaler, self._ranks, unused, self._by_rows)
+        return GradientGate(layer, self._scaler, self._ranks, used, self._by_rows)
 
-    def _unused(self, layer: SparseLayer) -> Tensor | None:
-        """Where a gradient is of no use, before the method has begun as after it."""
+    def _used(self, layer: SparseLayer) -> Tensor | None:
+        """Where a gradient is of use, before the method has begun as after it."""
         if self._begun and isinstance(self.method, ShadowMethod):
-            return self.method.unused(self.state, layer)
-        return layer.pruned
+            return self.method.used(self.state, layer)
+        return layer.mask
 
     def __getstate__(self) -> NoReturn:
         raise UnsupportedError(

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from isogrid.calibration import Calibration
 from isogrid.errors import UnsupportedError
-from isogrid.masks import Target
+from isogrid.masks import Target, zero_pruned_
 from isogrid.rules.state import Masks, Number, State, check_masks
-from isogrid.sparsify.touched import clear_, clear_rows_
+from isogrid.sparsify.touched import keep_, keep_rows_
 
 
 @dataclass(eq=False)
@@ -33,8 +33,10 @@ class SparseLayer:
     by_rows: bool = False
     """Whether its gradients are sparse, so that an optimiser's step moves the rows that they list and no others."""
 
-    def __post_init__(self) -> None:
-        self.pruned = ~self.mask
+    @property
+    def pruned(self) -> Tensor:
+        """Where the mask is False, as a new tensor."""
+        return ~self.mask
 
     @property
     def name(self) -> str:
@@ -80,7 +82,6 @@ class SparseLayer:
 
     def set_mask(self, mask: Tensor) -> None:
         self.mask.copy_(mask)
-        torch.logical_not(self.mask, out=self.pruned)
 
     def to_array(self, tensor: Tensor) -> npt.NDArray[Any]:
         """``tensor`` (of the parameter's shape) as a numpy array in canonical view."""
@@ -184,13 +185,13 @@ class SparseState(State):
             if self.effective is not None:
                 layer.weight.copy_(self.effective(layer))
             elif everywhere:
-                layer.weight.masked_fill_(layer.pruned, 0)
+                zero_pruned_(layer.weight, layer.mask)
                 for value in [*([] if gradient is None else [gradient]), *self.optimizer_state(layer)]:
-                    clear_(value, layer.pruned)
+                    keep_(value, layer.mask)
             elif gradient is not None and gradient.is_sparse:
-                clear_rows_(layer.weight, layer.pruned, gradient)
+                keep_rows_(layer.weight, layer.mask, gradient)
             elif gradient is not None or not layer.by_rows:
-                layer.weight.masked_fill_(layer.pruned, 0)
+                zero_pruned_(layer.weight, layer.mask)
 
     def optimizer_state(self, layer: SparseLayer) -> list[Tensor]:
         """The tensors in which the optimiser remembers something about each weight of a layer (momentum, say)."""

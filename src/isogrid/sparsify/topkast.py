@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isogrid.checks import check_fraction, check_sparsity
 from isogrid.errors import UsageError
+from isogrid.masks import zero_pruned_
 from isogrid.rules.method import Usage
 from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
@@ -82,8 +83,8 @@ class TopKAST(ShadowMethod, Selecting):
         super().begin(state)
         self._renew(state)
 
-    def unused(self, state: SparseState, layer: SparseLayer) -> Tensor:
-        return ~layer.buffers["trained"]
+    def used(self, state: SparseState, layer: SparseLayer) -> Tensor:
+        return layer.buffers["trained"]
 
     def moving(self, state: SparseState, layer: SparseLayer) -> Tensor:
         return layer.buffers["trained"]
@@ -94,7 +95,7 @@ class TopKAST(ShadowMethod, Selecting):
                 continue
             strength = torch.where(layer.mask, self.lam, self.lam / (1 - self.target_sparsity))
             pulled = layer.gradient + (strength * layer.buffers["dense"]).to(layer.gradient.dtype)
-            layer.gradient = pulled.masked_fill_(~layer.buffers["trained"], 0)
+            layer.gradient = zero_pruned_(pulled, layer.buffers["trained"])
 
     def after_step(self, state: SparseState) -> None:
         if not self.explores(state):

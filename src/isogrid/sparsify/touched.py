@@ -8,37 +8,39 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from isogrid.masks import zero_pruned_
 
-def clear_(tensor: Tensor, where: Tensor) -> None:
-    """Zeros in a gradient or in an optimiser's state of a weight, in place; it may be dense, and is then passed over.
+
+def keep_(tensor: Tensor, mask: Tensor) -> None:
+    """Zeros in a gradient or in an optimiser's state of a weight, in place, wherever `mask` is False.
 
     Args:
-        tensor: of the weight's shape.
-        where: bool of that shape, dense.
+        tensor: of the weight's shape, sparse over the rows or dense.
+        mask: bool of that shape, dense.
 
     >>> import torch
     >>> momentum = torch.tensor([[1.0, 2.0], [0.0, 0.0]]).to_sparse(1)
-    >>> clear_(momentum, torch.tensor([[True, False], [False, False]]))
+    >>> keep_(momentum, torch.tensor([[False, True], [True, True]]))
     >>> momentum.to_dense().tolist()
     [[0.0, 2.0], [0.0, 0.0]]
     """
     if tensor.is_sparse:
-        tensor._values().masked_fill_(where.index_select(0, tensor._indices()[0]), 0)
+        zero_pruned_(tensor._values(), mask.index_select(0, tensor._indices()[0]))
     else:
-        tensor.masked_fill_(where, 0)
+        zero_pruned_(tensor, mask)
 
 
-def clear_rows_(weight: Tensor, where: Tensor, touched: Tensor) -> None:
-    """Zeros in a dense `weight` at `where`, in place, looking only at the rows that the sparse `touched` lists.
+def keep_rows_(weight: Tensor, mask: Tensor, touched: Tensor) -> None:
+    """Zeros in a dense `weight` where `mask` is False, in place, only in the rows that the sparse `touched` lists.
 
     >>> import torch
     >>> weight, touched = torch.ones(3, 2), torch.tensor([[0.0, 0.0], [5.0, 5.0], [0.0, 0.0]]).to_sparse(1)
-    >>> clear_rows_(weight, torch.tensor([[True, True], [True, False], [False, False]]), touched)
+    >>> keep_rows_(weight, torch.tensor([[False, False], [False, True], [True, True]]), touched)
     >>> weight.tolist()
     [[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]
     """
     rows = touched._indices()[0]
-    held = weight.index_select(0, rows).masked_fill_(where.index_select(0, rows), 0)
+    held = zero_pruned_(weight.index_select(0, rows), mask.index_select(0, rows))
     weight.index_copy_(0, rows, held)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from isogrid.allocation import Layer
 from isogrid.errors import UnsupportedError
+from isogrid.masks import zero_pruned_
 from isogrid.patterns import NofM, Pattern
 from isogrid.rules.method import Usage
 from isogrid.selection import pruned_last, share_out
@@ -135,7 +136,7 @@ class Calibrated(Selecting):
                 continue  # not even rounding touches a layer that loses nothing
             layer.canonical_weight.copy_(view.canonical(pruned))
             layer.set_mask(layer.target.canonical(view.canonical(mask)))
-            layer.weight.masked_fill_(layer.pruned, 0)
+            zero_pruned_(layer.weight, layer.mask)
 
 
 def _answer(state: SparseState, batch: Any) -> Any:
