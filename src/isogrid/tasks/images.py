@@ -21,13 +21,13 @@ _SMOKE = Recipe(epochs=2, rung_epochs=2, lr=4e-3, distill=0.5, ladder=(0.75, 0.9
 _SIZES = {"smoke": {"train": 1_500, "validation": 500, "test": 500}, "fast": {"train": 20_000, "validation": 4_000}}
 """How many images of a split a setting takes, the first ones; all of them where nothing is said."""
 _CHANNELS = {"smoke": (16, 32, 64), "fast": (24, 48, 96), "full": (32, 80, 160)}
-_HIDDEN = {"smoke": 32, "fast": 64, "full": 128}
+_HIDDEN = {"smoke": 32, "fast": 64, "full": 256}
 _SHIFT = 1
 """The most pixels by which a training image is moved, in each direction."""
 
 
 class Images(FashionMNIST):
-    """A residual net (He et al. 2016, arXiv:1512.03385) of 772,000 weights on Fashion-MNIST, with its splits.
+    """A residual net (He et al. 2016, arXiv:1512.03385) of 1.1 million weights on Fashion-MNIST, with its splits.
 
     Training images are mirrored at random and moved by up to a pixel.  The net is smaller in the shorter settings.
     """

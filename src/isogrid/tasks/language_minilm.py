@@ -48,15 +48,15 @@ class LanguageMiniLM(TextTask):
     batch_size = 32
     settings: ClassVar[Mapping[str, Recipe]] = {
         "smoke": Recipe(epochs=1, rung_epochs=1, lr=5e-4, ladder=(0.5,)),
-        "fast": Recipe(epochs=1, rung_epochs=1, lr=3e-4, distill=0.5, ladder=(0.5,)),
-        "full": Recipe(epochs=1, rung_epochs=4, lr=3e-4, distill=0.8, ladder=(0.8,)),
+        "fast": Recipe(epochs=1, rung_epochs=1, lr=3e-4, distill=0.5, ladder=(0.3,)),
+        "full": Recipe(epochs=1, rung_epochs=3, lr=3e-4, distill=0.8, ladder=(0.8,)),
     }
     recipe = settings["fast"]
     ignore: ClassVar[Sequence[str] | None] = ("classes",)  # new, and so small that it would be the first to go
     sizes: ClassVar[Mapping[str, Size]] = {
         "smoke": Size(train=256, measured=96, layers=1),
-        "fast": Size(train=1000, measured=1000),
-        "full": Size(train=12_000, measured=2500),
+        "fast": Size(train=1000, measured=600),
+        "full": Size(train=24_000, measured=2500),
     }
 
     @property
