@@ -188,8 +188,8 @@ def zero_pruned_(tensor: Tensor, mask: Tensor) -> Tensor:
     """Put +0 into ``tensor``, in place, wherever ``mask`` (boolean, of its shape, True = active) is False.
 
     NaN and infinity go too, and what is active keeps its bits: the numbers are multiplied by 0 and 1 as the integers
-    that their bits are.  On a CPU that takes a seventh to a twentieth of the time of ``masked_fill_``, which looks at
-    one number after the other, and it runs twice for every target in every step of a training.
+    that their bits are.  On a CPU that takes a fifth to a twenty-fifth of the time of ``masked_fill_``, which
+    looks at one number after the other, and it runs twice for every target in every step of a training.
 
     >>> import torch
     >>> zero_pruned_(torch.tensor([-1.0, float("nan"), 3.0]), torch.tensor([False, False, True]))

@@ -465,8 +465,8 @@ def nth_largest(values: NDArray[np.floating], n: int) -> Any:
     Numbers that equal the smallest are left out of the search.  A mask that is pruned further has many of them, one for
     each weight that is gone, and numpy's partition takes up to twenty times as long where numbers are equal.
 
-    >>> nth_largest(np.array([-1.0, 3.0, -1.0, 2.0]), 2), nth_largest(np.array([-1.0, 3.0, -1.0, 2.0]), 3)
-    (np.float64(2.0), np.float64(-1.0))
+    >>> [float(nth_largest(np.array([-1.0, 3.0, -1.0, 2.0]), n)) for n in (1, 2, 3)]
+    [3.0, 2.0, -1.0]
     """
     lowest = values.min()
     above = values[values > lowest]
