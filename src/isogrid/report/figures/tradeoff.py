@@ -29,6 +29,8 @@ _DEPTH = 3.0
 _ROOM = 1.4
 
 _LEFT, _TOP, _RIGHT, _BOTTOM = 50, 34, 14, 44
+_HALF_LETTER = 3.0
+"""Of a tick's text, in pixels: half of what a letter takes, generously."""
 
 
 def sparsity_curve(data: ReportData, width: int) -> str:
@@ -154,6 +156,8 @@ def _draw_scales(
     pixels = (sheet.width - _LEFT - _RIGHT) / (right - left)
     shown: list[tuple[float, str]] = []
     for tick, text in reversed([tick for tick in ticks if left <= tick[0] <= right]):
+        if (right - tick) * pixels + _RIGHT < _HALF_LETTER * len(text):
+            continue  # it would not fit beside the axes
         needed = 4.5 * (len(text) + len(shown[-1][1])) + 8 if shown else 0.0
         if not shown or (shown[-1][0] - tick) * pixels >= needed:
             shown.append((tick, text))
@@ -176,6 +180,8 @@ def _tick_text(axes: Axes, metric: Metric, number: float) -> str:
     if abs(shown) >= 1e6 or 0 < step < 1e-5:
         return f"{shown:.2e}"
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
+    if abs(step - round(step, digits)) > 1e-3 * step:
+        digits += 1  # steps of 2.5
     return f"{shown + 0.0:.{digits}f}"
 
 
