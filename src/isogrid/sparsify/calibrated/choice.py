@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from isogrid.errors import PatternError
+from isogrid.masks import zero_pruned_
 from isogrid.patterns import Block, Channel, FanIn, NofM, Pattern, Unstructured
 from isogrid.sparsify.calibrated.matrix import MatrixView
 
@@ -43,7 +44,7 @@ class Tiles(Choice):
 
     def keep(self, scores: Tensor, active: Tensor) -> Tensor:
         alive = self._tiles(active).any(dim=3).any(dim=1)
-        pooled = self._tiles(scores.masked_fill_(~active, 0)).sum(dim=(1, 3)).masked_fill_(~alive, -1)
+        pooled = self._tiles(zero_pruned_(scores, active)).sum(dim=(1, 3)).masked_fill_(~alive, -1)
         self._seen += int(torch.count_nonzero(alive))
         upto = self._keep * self._seen // max(1, self._all)
         kept = torch.from_numpy(_UNSTRUCTURED.mask(pooled.cpu().numpy(), upto - self._kept)).to(active.device)
