@@ -21,7 +21,9 @@ Available find_available() noexcept {
     const auto add = [&](const Kernels* table, bool runs) {
         if (table != nullptr && runs) found.tables[found.count++] = table;
     };
-    add(avx2_kernels(), cpu.avx2 && cpu.fma && cpu.f16c);
+    const bool with_avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
+    add(avx512_kernels(), with_avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl);
+    add(avx2_kernels(), with_avx2);
     add(neon_kernels(), cpu.neon);
     add(baseline_kernels(), true);
     return found;

@@ -1,13 +1,18 @@
 // Everything a target consists of; included once by each of targets/*.cpp with
 //
-//   ISOGRID_TARGET   the name of its namespace
-//   ISOGRID_WIDTH    floats of a vector
-//   ISOGRID_VECTORS  vectors of a tile: the sums of a row, which must leave registers for the rest
+//   ISOGRID_TARGET      the name of its namespace
+//   ISOGRID_WIDTH       floats of a vector
+//   ISOGRID_WIDE_WIDTH  those of the longest one, if rows of a tile are taken in longer ones
+//   ISOGRID_VECTORS     vectors of a tile: the sums of a row, which must leave registers for the rest
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/half.hpp"
 #include "kernels/table.hpp"
+
+#ifndef ISOGRID_WIDE_WIDTH
+#define ISOGRID_WIDE_WIDTH ISOGRID_WIDTH
+#endif
 
 namespace isogrid::ISOGRID_TARGET {
 namespace {
@@ -16,6 +21,8 @@ namespace {
 // Uses the vectors.
 #include "kernels/activation.hpp"
 #include "kernels/values.hpp"
+// Uses the vectors.
+#include "kernels/strip.hpp"
 // Uses the values.
 #include "kernels/dot.hpp"
 #include "kernels/gates.hpp"

@@ -4,62 +4,72 @@
 // L1 cache: with eight vectors a core that loads two vectors a cycle reaches 8 / 9 of its multiply-add rate. A row's
 // sums stay in registers from its first nonzero to its last.
 
-// Four values, and one of them in all lanes: a load for four nonzeros instead of four, where loads are what is short.
-#if ISOGRID_WIDTH == 8
-inline Vec load_four(const float* p) {
-#if defined(__clang__)
+// Four values, repeated, and one of them in all lanes: a load for four nonzeros instead of four, where loads are what
+// is short.
+template <class V>
+inline V load_four(const float* p) {
     const Four four = four_at(p);
-    return __builtin_shufflevector(four, four, 0, 1, 2, 3, 0, 1, 2, 3);
+    if constexpr (sizeof(V) == sizeof(Four)) {
+        return four;
+    } else if constexpr (sizeof(V) == 2 * sizeof(Four)) {
+#if ISOGRID_WIDTH == 8 && !defined(__clang__)
+        // The portable way would become a load and a shuffle, which takes a port that multiply-adds need.
+        return __builtin_ia32_vbroadcastf128_ps256(reinterpret_cast<const Four*>(p));
 #else
-    // GCC would make the portable way above a load and a shuffle, which takes a port that multiply-adds need.
-    return __builtin_ia32_vbroadcastf128_ps256(reinterpret_cast<const Four*>(p));
+        return __builtin_shufflevector(four, four, 0, 1, 2, 3, 0, 1, 2, 3);
 #endif
-}
-template <int I>
-inline Vec spread(Vec four) {
-    return __builtin_shufflevector(four, four, I, I, I, I, I + 4, I + 4, I + 4, I + 4);
-}
+    } else {
+#if ISOGRID_WIDE_WIDTH == 16 && !defined(__clang__)
+        // The portable way would go through the stack.
+        return __builtin_ia32_broadcastf32x4_512(four, V{}, -1);
 #else
-inline Vec load_four(const float* p) {
-    return load(p);
-}
-template <int I>
-inline Vec spread(Vec four) {
-    return __builtin_shufflevector(four, four, I, I, I, I);
-}
+        return __builtin_shufflevector(four, four, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
 #endif
+    }
+}
+template <int I, class V>
+inline V spread(V four) {
+    if constexpr (sizeof(V) == sizeof(Four)) {
+        return __builtin_shufflevector(four, four, I, I, I, I);
+    } else if constexpr (sizeof(V) == 2 * sizeof(Four)) {
+        return __builtin_shufflevector(four, four, I, I, I, I, I + 4, I + 4, I + 4, I + 4);
+    } else {
+        return __builtin_shufflevector(four, four, I, I, I, I, I + 4, I + 4, I + 4, I + 4, I + 8, I + 8, I + 8, I + 8,
+                                       I + 12, I + 12, I + 12, I + 12);
+    }
+}
 
 // One row. Narrow tiles take several nonzeros in turn into sums of their own, since a single chain of multiply-adds
 // would wait for itself: eight sums are what two multiply-adds a cycle of four cycles each keep busy. More than twelve
 // would not stay in registers. The parameter is the number of vectors.
 template <int V, class Offset>
-__attribute__((always_inline)) inline void multiply_row(const Offset* offsets, const float* values, int count,
-                                                        const float* x, Vec (&total)[V]) {
-    constexpr int chains = V <= 3 ? 4 : V <= 6 ? 2 : 1;
-    Vec sum[chains][V] = {};
+__attribute__((always_inline)) inline Strip<V> multiply_row(const Offset* offsets, const float* values, int count,
+                                                            const float* x) {
+    constexpr int registers = Strip<V>::longs + Strip<V>::odd;
+    constexpr int chains = registers <= 3 ? 4 : registers <= 6 ? 2 : 1;
+    Strip<V> sum[chains] = {};
     int k = 0;
     for (; k + 4 <= count; k += 4) {
-        const Vec four = load_four(values + k);
-        const Vec value[4] = {spread<0>(four), spread<1>(four), spread<2>(four), spread<3>(four)};
+        const Wide four = load_four<Wide>(values + k);
+        const Wide value[4] = {spread<0>(four), spread<1>(four), spread<2>(four), spread<3>(four)};
 #pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) {
-            const float* from = x + offsets[k + c];
-#pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) sum[c % chains][v] += value[c] * load(from + v * width);
-        }
+        for (int c = 0; c < 4; ++c) sum[c % chains].add(value[c], x + offsets[k + c]);
     }
-    for (; k < count; ++k) {
-        const Vec value = all(values[k]);
-        const float* from = x + offsets[k];
-#pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) sum[0][v] += value * load(from + v * width);
-    }
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-        total[v] = sum[0][v];
-#pragma GCC unroll 8
-        for (int c = 1; c < chains; ++c) total[v] += sum[c][v];
-    }
+    for (; k < count; ++k) sum[0].add(all<Wide>(values[k]), x + offsets[k]);
+#pragma GCC unroll 4
+    for (int c = 1; c < chains; ++c) sum[0].add(sum[c]);
+    return sum[0];
+}
+
+// What is so many bytes behind the nonzeros of a row: with narrow tiles these are read faster than the processor
+// fetches them of its own accord, which ends with each page. Behind the last row there is nothing to be had, and
+// nothing happens.
+__attribute__((always_inline)) inline void fetch_ahead(const float* values, const std::uint16_t* offsets, int count) {
+    const auto fetch = [](const void* p, std::uintptr_t ahead) {
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    };
+    for (int k = 0; k < count; k += 16) fetch(values + k, 2048);
+    for (int k = 0; k < count; k += 32) fetch(offsets + k, 1024);
 }
 
 // All rows of a block. `ends.end(row, totals)` adds what is there already and stores. A row begins with zeros, not with
@@ -73,8 +83,8 @@ __attribute__((always_inline)) inline void multiply_rows(const RowBlock& block, 
         const int count = block.runs[r].count;
         for (int i = 0; i < block.runs[r].rows; ++i) {
             const std::size_t row = *rows++;
-            Vec total[V];
-            multiply_row(offsets, values, count, x, total);
+            fetch_ahead(values, offsets, count);
+            Strip<V> total = multiply_row<V>(offsets, values, count, x);
             ends.end(row, total);
             offsets += count;
             values += count;
@@ -86,10 +96,9 @@ template <int V, bool First>
 struct IntoSums {
     float* sums;
 
-    void end(std::size_t row, const Vec (&total)[V]) const {
+    void end(std::size_t row, Strip<V>& total) const {
         float* const to = sums + row * (V * width);
-#pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) store(to + v * width, First ? total[v] : load(to + v * width) + total[v]);
+        total.each([=]<class P>(P& sum, int at) { store(to + at, First ? sum : load<P>(to + at) + sum); });
     }
 };
 
@@ -98,18 +107,19 @@ struct IntoResult {
     const float* sums;
     const Finish& finish;
 
-    void end(std::size_t row, const Vec (&total)[V]) const {
+    void end(std::size_t row, Strip<V>& total) const {
         const float* const from = sums + row * (V * width);
-        const Vec bias = all(finish.bias == nullptr ? 0.0f : finish.bias[row]);
+        const Wide bias = all<Wide>(finish.bias == nullptr ? 0.0f : finish.bias[row]);
         const float* const residual = finish.residual == nullptr ? nullptr : finish.residual + row * finish.stride;
         float* const y = finish.y + row * finish.stride;
-#pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) {
-            Vec result = (First ? total[v] : load(from + v * width) + total[v]) + bias;
-            if (residual != nullptr) result += load(residual + v * width);
-            if constexpr (Clip) result = at_most(at_least(result, finish.low), finish.high);
-            store(y + v * width, result);
-        }
+        const float low = finish.low;
+        const float high = finish.high;
+        total.each([=]<class P>(P& sum, int at) {
+            P result = (First ? sum : load<P>(from + at) + sum) + first_lanes<P>(bias);
+            if (residual != nullptr) result += load<P>(residual + at);
+            if constexpr (Clip) result = at_most(at_least(result, low), high);
+            store(y + at, result);
+        });
     }
 };
 
@@ -144,6 +154,8 @@ inline void with_vectors(int vectors, const Body& body) {
             return body.template operator()<11>();
         case 12:
             return body.template operator()<12>();
+#endif
+#if ISOGRID_VECTORS > 12
         case 13:
             return body.template operator()<13>();
         case 14:
@@ -195,17 +207,15 @@ void multiply_last(const RowBlock& block, const float* x, const float* sums, int
 }
 
 template <int V>
-inline void slide_tile(const float* window, const std::int32_t* offsets, const float* weights, int taps, Vec start,
+inline void slide_tile(const float* window, const std::int32_t* offsets, const float* weights, int taps, Wide start,
                        float* sums) {
-    Vec total[V];
-    multiply_row(offsets, weights, taps, window, total);
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) store(sums + v * width, start + total[v]);
+    Strip<V> total = multiply_row<V>(offsets, weights, taps, window);
+    total.each([=]<class P>(P& sum, int at) { store(sums + at, first_lanes<P>(start) + sum); });
 }
 
 void slide(const float* window, const std::int32_t* offsets, const float* weights, int taps, float start, float* sums,
            int length) {
-    const Vec first = all(start);
+    const Wide first = all<Wide>(start);
     int p = 0;
     for (; p + 8 * width <= length; p += 8 * width) slide_tile<8>(window + p, offsets, weights, taps, first, sums + p);
     if (p == length) return;

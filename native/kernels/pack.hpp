@@ -1,29 +1,35 @@
 // Activations on their way in: into tiles that fill the L1 cache without holes.
 
-// As many tokens as a vector has lanes at a time, so that the tile is filled a vector at a time.
+// Features of up to as many tokens as a vector has lanes, of which there are `tokens`: a square at a time, with zeros
+// for the tokens that there are not. Returns how many features that were.
+template <bool Whole>
+inline int pack_squares(const float* from, std::size_t stride, int tokens, int features, float* to, int pitch) {
+    int k = 0;
+    for (; k + width <= features; k += width) {
+        Vec square[width];
+#pragma GCC unroll 8
+        for (int i = 0; i < width; ++i)
+            square[i] = Whole || i < tokens ? load(from + static_cast<std::size_t>(i) * stride + k) : Vec{};
+        transpose(square);
+#pragma GCC unroll 8
+        for (int i = 0; i < width; ++i) store(to + i * pitch, square[i]);
+        to += width * pitch;
+    }
+    return k;
+}
+
 void pack_tokens(const float* x, std::size_t stride, int tokens, int features, float* out, int pitch, int padded) {
     for (int t = 0; t < padded; t += width) {
         const int here = tokens - t < 0 ? 0 : tokens - t < width ? tokens - t : width;
         const float* const from = x + static_cast<std::size_t>(t) * stride;
-        float* to = out + t;
-        int k = 0;
-        if (here == width) {
-            for (; k + width <= features; k += width) {
-                Vec square[width];
-#pragma GCC unroll 8
-                for (int i = 0; i < width; ++i) square[i] = load(from + static_cast<std::size_t>(i) * stride + k);
-                transpose(square);
-#pragma GCC unroll 8
-                for (int i = 0; i < width; ++i) store(to + i * pitch, square[i]);
-                to += width * pitch;
-            }
-        }
-        for (; k < features; ++k) {
+        int k = here == width ? pack_squares<true>(from, stride, here, features, out + t, pitch)
+                : here > 0    ? pack_squares<false>(from, stride, here, features, out + t, pitch)
+                              : 0;
+        for (float* to = out + t + k * pitch; k < features; ++k, to += pitch) {
             float column[width] = {};
             for (int i = 0; i < here; ++i)
                 column[i] = from[static_cast<std::size_t>(i) * stride + static_cast<std::size_t>(k)];
             store(to, load(column));
-            to += pitch;
         }
     }
 }

@@ -16,8 +16,8 @@ inline void finish_row(const float* sums, float bias, const float* residual, F f
     if (size >= 4) {
         // Two halves that overlap.
         const auto half = [=](int at) {
-            Vec v = load_four(sums + at) + all(bias);
-            if (residual != nullptr) v += load_four(residual + at);
+            Vec v = load_four<Vec>(sums + at) + all(bias);
+            if (residual != nullptr) v += load_four<Vec>(residual + at);
             v = f(v);
             put_four(y + at, reinterpret_cast<const Four&>(v));
         };
@@ -56,14 +56,16 @@ inline void finish_part(const float* from, std::size_t pitch, int tokens, int ro
     }
 }
 
-// Four tokens of as many rows as a vector has lanes.
-template <bool Residual, class F>
-inline void finish_four(const float* from, std::size_t pitch, Vec bias, const float* residual, F f, float* y,
-                        std::size_t stride) {
+// Four tokens of as many rows as a vector has lanes, or the first of them: four columns of the sums are read in any
+// case.
+template <bool Whole, bool Residual, class F>
+inline void finish_four(const float* from, std::size_t pitch, std::size_t tokens, Vec bias, const float* residual, F f,
+                        float* y, std::size_t stride) {
     Vec token[4];
     transpose_half(from, pitch, token);
 #pragma GCC unroll 4
     for (std::size_t i = 0; i < 4; ++i) {
+        if (!Whole && i == tokens) return;
         Vec v = token[i] + bias;
         if constexpr (Residual) v += load(residual + i * stride);
         store(y + i * stride, f(v));
@@ -82,14 +84,15 @@ inline void store_some(const Sums& sums, int first, int last, const float* bias,
         float* const to = y + static_cast<std::size_t>(t) * stride;
         const float* const add = residual == nullptr ? nullptr : residual + static_cast<std::size_t>(t) * stride;
         int r = first;
-        for (; tokens == 4 && r + width <= last; r += width) {
+        for (; t + 4 <= sums.pitch && r + width <= last; r += width) {
             const float* const from = sums.data + static_cast<std::size_t>(r) * pitch + t;
             const Vec shift = bias == nullptr ? Vec{} : load(bias + r);
-            if (add == nullptr) {
-                finish_four<false>(from, pitch, shift, add, f, to + r, stride);
-            } else {
-                finish_four<true>(from, pitch, shift, add + r, f, to + r, stride);
-            }
+            const auto finish = [&]<bool Whole>() {
+                const auto count = static_cast<std::size_t>(tokens);
+                if (add == nullptr) return finish_four<Whole, false>(from, pitch, count, shift, add, f, to + r, stride);
+                finish_four<Whole, true>(from, pitch, count, shift, add + r, f, to + r, stride);
+            };
+            tokens == 4 ? finish.template operator()<true>() : finish.template operator()<false>();
         }
         for (; r < last; r += width) {
             const int rows = last - r < width ? last - r : width;

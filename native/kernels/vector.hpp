@@ -3,18 +3,32 @@
 // Included by targets/*.cpp, inside the target's own anonymous namespace, after ISOGRID_WIDTH is set.
 
 constexpr int width = ISOGRID_WIDTH;
+// The longest ones, which rows of a tile are taken in.
+constexpr int wide_width = ISOGRID_WIDE_WIDTH;
 
-typedef float Vec __attribute__((vector_size(ISOGRID_WIDTH * 4)));
-typedef std::int32_t Ints __attribute__((vector_size(ISOGRID_WIDTH * 4)));
-// As it lies in memory: at any address, whatever its type was declared to be.
-typedef float Loose __attribute__((vector_size(ISOGRID_WIDTH * 4), aligned(4), may_alias));
+template <int N>
+struct Lanes {
+    typedef float Floats __attribute__((vector_size(N * 4)));
+    typedef std::int32_t Ints __attribute__((vector_size(N * 4)));
+    typedef std::uint32_t Bits __attribute__((vector_size(N * 4)));
+    // As they lie in memory: at any address, whatever their type was declared to be.
+    typedef float Loose __attribute__((vector_size(N * 4), aligned(4), may_alias));
+};
+using Vec = Lanes<width>::Floats;
+using Ints = Lanes<width>::Ints;
+using Wide = Lanes<wide_width>::Floats;
 
-inline Vec load(const float* p) {
-    return *reinterpret_cast<const Loose*>(p);
+template <class V>
+using LanesOf = Lanes<static_cast<int>(sizeof(V) / sizeof(float))>;
+
+template <class V = Vec>
+inline V load(const float* p) {
+    return *reinterpret_cast<const typename LanesOf<V>::Loose*>(p);
 }
 
-inline void store(float* p, Vec v) {
-    *reinterpret_cast<Loose*>(p) = v;
+template <class V>
+inline void store(float* p, V v) {
+    *reinterpret_cast<typename LanesOf<V>::Loose*>(p) = v;
 }
 
 // Four lanes, whatever the target's vectors have.
@@ -29,8 +43,9 @@ inline void put_four(float* p, Four v) {
     *reinterpret_cast<LooseFour*>(p) = v;
 }
 
-inline Vec all(float value) {
-    return value - Vec{};
+template <class V = Vec>
+inline V all(float value) {
+    return value - V{};
 }
 
 inline Ints all_ints(std::int32_t value) {
@@ -39,22 +54,25 @@ inline Ints all_ints(std::int32_t value) {
 
 // Sums of bits, which wrap around as those of unsigned numbers do.
 inline Ints add_bits(Ints a, Ints b) {
-    typedef std::uint32_t Bits __attribute__((vector_size(ISOGRID_WIDTH * 4)));
+    using Bits = Lanes<width>::Bits;
     return reinterpret_cast<Ints>(reinterpret_cast<Bits>(a) + reinterpret_cast<Bits>(b));
 }
 
 // Where `mask` (all bits set or none) is set, `yes`, else `no`.
-inline Vec choose(Ints mask, Vec yes, Vec no) {
-    return reinterpret_cast<Vec>((mask & reinterpret_cast<Ints>(yes)) | (~mask & reinterpret_cast<Ints>(no)));
+template <class V>
+inline V choose(typename LanesOf<V>::Ints mask, V yes, V no) {
+    return mask ? yes : no;
 }
 
 // The comparisons are false for NaN, so in each of these NaN comes out where NaN went in.
-inline Vec at_least(Vec x, float low) {
-    return choose(x < all(low), all(low), x);
+template <class V>
+inline V at_least(V x, float low) {
+    return choose(x < all<V>(low), all<V>(low), x);
 }
 
-inline Vec at_most(Vec x, float high) {
-    return choose(x > all(high), all(high), x);
+template <class V>
+inline V at_most(V x, float high) {
+    return choose(x > all<V>(high), all<V>(high), x);
 }
 
 inline Vec magnitude(Vec x) {

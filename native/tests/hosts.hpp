@@ -20,6 +20,21 @@ inline std::set<std::string>& executed_targets() {
     return names;
 }
 
+// What this processor can run, best first, asked without the core.
+inline std::vector<std::string> expected_targets() {
+    std::vector<std::string> names;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        names.push_back("avx512");
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) names.push_back("avx2");
+#elif defined(__aarch64__)
+    names.push_back("neon");
+#endif
+    names.push_back("baseline");
+    return names;
+}
+
 // Restores the target that a test found.
 class KeepTarget {
   public:

@@ -28,6 +28,11 @@ class TestAvx2(KernelConformance):
     target = "avx2"
 
 
+@on("avx512")
+class TestAvx512(KernelConformance):
+    target = "avx512"
+
+
 @on("neon")
 class TestNeon(KernelConformance):
     target = "neon"
@@ -80,7 +85,10 @@ def test_every_target_of_this_processor_has_its_suite() -> None:
 def test_the_best_target_comes_first_and_the_baseline_last() -> None:
     targets = _native.targets()
     assert targets[-1] == "baseline"
-    if _native.cpu_features()["avx2"]:
+    features = _native.cpu_features()
+    if all(features[f"avx512{part}"] for part in ("f", "bw", "dq", "vl")):
+        assert targets[0] == "avx512"
+    elif features["avx2"]:
         assert targets[0] == "avx2"
 
 

@@ -7,7 +7,7 @@ namespace isogrid {
 
 struct Kernels;
 
-inline constexpr int max_targets = 3;
+inline constexpr int max_targets = 4;
 
 // The names of the targets that this processor can run, best first; returns how many.
 int available_targets(const char* (&names)[max_targets]) noexcept;

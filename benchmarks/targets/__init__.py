@@ -1,0 +1,1 @@
+"""The instruction sets that a processor has, against each other."""
