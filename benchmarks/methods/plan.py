@@ -58,14 +58,14 @@ def settings_of(method: str, task: str) -> list[Setting]:
     """
     rate = RATES.get(method, 0.2)
     if task != "fashion-mnist":
-        return [Setting(method, lr=rate, weight_decay=5e-4, rest=0.1, average=0.99)]
+        return _shared_out(Setting(method, lr=rate, weight_decay=5e-4, rest=0.1, average=0.99))
     averaged = Setting(method, lr=rate, weight_decay=5e-4, rest=0.3, average=0.998)
     slower = replace(averaged, lr=0.1)
     later = replace(averaged, options={"schedule": "cubic:0..0.85"})
     if method == "str":
         return [averaged, later]
     if method not in ("dense", "gradual", "torch.prune"):
-        return [averaged]
+        return _shared_out(averaged)
     own = Setting(method, lr=0.05, weight_decay=5e-4)
     if method == "dense":
         return [own, averaged]
@@ -82,6 +82,16 @@ def settings_of(method: str, task: str) -> list[Setting]:
             replace(averaged, options={"schedule": "cubic:0..0.6"}),
         ]
     return tried
+
+
+def _shared_out(setting: Setting) -> list[Setting]:
+    """The setting; of the methods that prune a trained net layer by layer also with all layers ranked together.
+
+    They take the same share of each layer by default, as their papers do, which leaves small first layers next to nothing.
+    """
+    if setting.method not in ("alps", "sparsegpt", "wanda"):
+        return [setting]
+    return [setting, replace(setting, options={"allocation": "global"})]
 
 
 RATES = {"acdc": 0.1, "topkast": 0.05}

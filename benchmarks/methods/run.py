@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="", help="names with commas; all by default")
     parser.add_argument("--chosen-at", type=float, help="measure the setting that did best at this sparsity")
+    parser.add_argument("--chosen-in", type=int, help="measure the setting that did best in so many epochs")
     parser.add_argument("--plot", type=Path, help="also draw the table")
     parser.add_argument("--part", default="0/1", help="which share of the work this process does")
     given = parser.parse_args()
@@ -109,7 +110,8 @@ def _measurements(
     for sparsity in sparsities:
         for name in names:
             goal = 0.0 if name == "dense" else sparsity
-            setting = _chosen(book, name, goal if name == "dense" else given.chosen_at or goal, given.epochs)
+            at = goal if name == "dense" else given.chosen_at or goal
+            setting = _chosen(book, name, at, given.chosen_in or given.epochs)
             if setting is None:
                 print(f"{name} at {goal:g}: no setting was chosen yet", flush=True)
                 continue

@@ -5,7 +5,7 @@
 #define ISOGRID_TARGET avx512
 #define ISOGRID_WIDTH 8
 #define ISOGRID_WIDE_WIDTH 16
-#define ISOGRID_VECTORS 12
+#define ISOGRID_VECTORS 16
 #include "kernels/all.hpp"
 
 namespace isogrid {
