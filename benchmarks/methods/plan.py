@@ -87,7 +87,7 @@ def settings_of(method: str, task: str) -> list[Setting]:
 def _shared_out(setting: Setting) -> list[Setting]:
     """The setting; of the methods that prune a trained net layer by layer also with all layers ranked together.
 
-    They take the same share of each layer by default, as their papers do, which leaves small first layers next to nothing.
+    They take the same share of each layer by default, as their papers do, which leaves small layers next to nothing.
     """
     if setting.method not in ("alps", "sparsegpt", "wanda"):
         return [setting]
