@@ -20,9 +20,8 @@ namespace {
 #include "kernels/vector.hpp"
 // Uses the vectors.
 #include "kernels/activation.hpp"
-#include "kernels/values.hpp"
-// Uses the vectors.
 #include "kernels/strip.hpp"
+#include "kernels/values.hpp"
 // Uses the values.
 #include "kernels/dot.hpp"
 #include "kernels/gates.hpp"

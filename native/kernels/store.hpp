@@ -84,7 +84,8 @@ inline void store_some(const Sums& sums, int first, int last, const float* bias,
         float* const to = y + static_cast<std::size_t>(t) * stride;
         const float* const add = residual == nullptr ? nullptr : residual + static_cast<std::size_t>(t) * stride;
         int r = first;
-        for (; t + 4 <= sums.pitch && r + width <= last; r += width) {
+        // Four columns are there if they count, or if another row follows and the pitch has room for them.
+        for (; r + width <= last && (tokens == 4 || (t + 4 <= sums.pitch && r + width < sums.rows)); r += width) {
             const float* const from = sums.data + static_cast<std::size_t>(r) * pitch + t;
             const Vec shift = bias == nullptr ? Vec{} : load(bias + r);
             const auto finish = [&]<bool Whole>() {

@@ -122,7 +122,7 @@ struct Kernels {
     // Row r of the sums to y + r * stride, its epilogue applied; `residual` (null or laid out as y) is added before.
     void (*store_rows)(const Sums& sums, const float* bias, const Epilogue& epilogue, const float* residual, float* y,
                        std::size_t stride);
-    // Transposed: column t of the sums to y + t * stride. All rows of the sums, the last one too, are `pitch` long.
+    // Transposed: column t of the sums to y + t * stride.
     void (*store_tokens)(const Sums& sums, const float* bias, const Epilogue& epilogue, const float* residual, float* y,
                          std::size_t stride);
     void (*activate)(float* x, std::size_t size, const Epilogue& epilogue);

@@ -28,7 +28,7 @@ void check_store(Random& random, const Kernels& k, bool transposed, int rows, in
     const Floats bias = floats(random, chance(random, 0.5) ? static_cast<std::size_t>(rows) : 0);
     const Floats residual = floats(random, chance(random, 0.5) ? size : 0);
     // What lies beside the rectangle must not be touched, let alone spread.
-    Floats sums(static_cast<std::size_t>((rows - 1) * pitch + (transposed ? pitch : columns)), not_a_number);
+    Floats sums(static_cast<std::size_t>((rows - 1) * pitch + columns), not_a_number);
     Floats y(size, untouched);
     Floats gaps(size, untouched);
     Expected expected(size);
