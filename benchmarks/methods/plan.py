@@ -58,14 +58,14 @@ def settings_of(method: str, task: str) -> list[Setting]:
     """
     rate = RATES.get(method, 0.2)
     if task != "fashion-mnist":
-        return _shared_out(Setting(method, lr=rate, weight_decay=5e-4, rest=0.1, average=0.99))
+        return _varied(Setting(method, lr=rate, weight_decay=5e-4, rest=0.1, average=0.99))
     averaged = Setting(method, lr=rate, weight_decay=5e-4, rest=0.3, average=0.998)
     slower = replace(averaged, lr=0.1)
     later = replace(averaged, options={"schedule": "cubic:0..0.85"})
     if method == "str":
         return [averaged, later]
     if method not in ("dense", "gradual", "torch.prune"):
-        return _shared_out(averaged)
+        return _varied(averaged)
     own = Setting(method, lr=0.05, weight_decay=5e-4)
     if method == "dense":
         return [own, averaged]
@@ -84,14 +84,22 @@ def settings_of(method: str, task: str) -> list[Setting]:
     return tried
 
 
-def _shared_out(setting: Setting) -> list[Setting]:
-    """The setting; of the methods that prune a trained net layer by layer also with all layers ranked together.
+def _varied(setting: Setting) -> list[Setting]:
+    """The setting; of some methods also another of which it is known that nets like these may want it.
 
-    They take the same share of each layer by default, as their papers do, which leaves small layers next to nothing.
+    Those that prune a trained net layer by layer take the same share of each layer by default, as their papers do,
+    which leaves small layers next to nothing.  RigL may grow all it has into one channel that a batch norm magnifies.
     """
-    if setting.method not in ("alps", "sparsegpt", "wanda"):
-        return [setting]
-    return [setting, replace(setting, options={"allocation": "global"})]
+    other = _OTHER.get(setting.method)
+    return [setting] if other is None else [setting, replace(setting, options=other)]
+
+
+_OTHER: Mapping[str, Mapping[str, Any]] = {
+    "alps": {"allocation": "global"},
+    "sparsegpt": {"allocation": "global"},
+    "wanda": {"allocation": "global"},
+    "rigl": {"pattern": "fan_in"},
+}
 
 
 RATES = {"acdc": 0.1, "topkast": 0.05}

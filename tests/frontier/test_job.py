@@ -419,8 +419,8 @@ def test_dense_training_stops_at_a_threshold(script: Script, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "kind", "said"),
     [
-        ({"max_drop": None}, UsageError, "needs either max_drop"),
-        ({"floor": 0.9}, UsageError, "needs either max_drop"),
+        ({"max_drop": None}, UsageError, "got neither; accepted is one of max_drop"),
+        ({"floor": 0.9}, UsageError, "and floor=0.9; accepted is one of max_drop"),
         ({"max_drop": "half"}, FloorError, "'half' is not understood"),
         ({"minimize": "time"}, UsageError, "accepted are 'bytes', 'nonzeros', 'latency'"),
         ({"method": "gradul"}, UsageError, "did you mean 'gradual'"),

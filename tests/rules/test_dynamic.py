@@ -85,3 +85,14 @@ def test_updates_come_at_the_interval_and_end_with_the_schedule() -> None:
     state = ArrayState(*weights())
     assert [step for step in range(1, 101) if RigLRule(sparsity=0.5, delta_t=20).due(state, step)] == [20, 40, 60]
     assert [step for step in range(1, 101) if SETRule(sparsity=0.5, delta_t=25).due(state, step)] == [25, 50, 75]
+
+
+@pytest.mark.parametrize("kind", [SETRule, RigLRule])
+def test_by_default_what_has_grown_has_steps_to_grow_on(kind: type[SETRule | RigLRule]) -> None:
+    """A hundredth of a short training would be a few steps: then 100, as in the paper, or a tenth of it."""
+    rule = kind(sparsity=0.5)
+    assert [rule.interval(total) for total in (1, 9, 20, 999, 1000, 10_000, 10_100)] == [1, 1, 2, 99, 100, 100, 101]
+    assert kind(sparsity=0.5, delta_t=7).interval(10_000) == 7
+    state = ArrayState(*weights())  # 100 steps
+    due = [step for step in range(1, 101) if rule.due(state, step)]
+    assert due == [step for step in range(10, 101, 10) if step < 100 * rule.schedule.end]

@@ -154,6 +154,18 @@ def test_the_share_exchanged_falls_along_half_a_cosine() -> None:
     assert len(set(updates)) > 4
 
 
+@pytest.mark.parametrize("window", [1, 4])
+def test_rigl_moves_every_tenth_of_a_short_training_by_default(window: int) -> None:
+    run = Run(RigL(sparsity=0.5, window=window), steps=60)
+    before, moved = run.sparsifier.masks, []
+    for step in run.steps():
+        after = run.sparsifier.masks
+        if any(not torch.equal(mask, before[name]) for name, mask in after.items()):
+            moved.append(step)
+        before = after
+    assert moved == [6, 12, 18, 24, 30, 36]  # the share of step 42 is less than one weight
+
+
 def test_the_share_of_set_stays_the_same_and_nothing_moves_at_the_last_step() -> None:
     run = Run(SET(sparsity=0.75, drop_fraction=0.25, delta_t=4, allocation="uniform"))
     before = run.sparsifier.masks

@@ -36,7 +36,6 @@ def method_of(text: str, options: Sequence[str]) -> Method:
     from isogrid.sparsify import methods as registered
     from isogrid.sparsify import parse_method
 
-    name = canonical(text)
     given: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")
@@ -47,10 +46,10 @@ def method_of(text: str, options: Sequence[str]) -> Method:
         except ValueError:
             given[key.strip()] = value
     implied = parse_pattern(str(given.get("pattern", "unstructured"))).implied_sparsity
-    known = registered().get(name)
+    known = registered().get(canonical(text))
     if known is not None and known.cls.has_sparsity() and "sparsity" not in given and implied is None:
         given["sparsity"] = 0.5
-    return parse_method(name, **given)
+    return parse_method(text, **given)
 
 
 def shapes(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:

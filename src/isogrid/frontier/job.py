@@ -164,9 +164,8 @@ def _method(method: Method | str) -> Method:
         return method
     if not isinstance(method, str):
         raise UsageError(f"optimize() got method={method!r}; accepted is a Method or a method's name.")
-    name = canonical(method)
-    known = methods().get(name)
-    return parse_method(name, **({"sparsity": 0.5} if known is None or known.cls.has_sparsity() else {}))
+    known = methods().get(canonical(method))
+    return parse_method(method, **({"sparsity": 0.5} if known is None or known.cls.has_sparsity() else {}))
 
 
 def _recipe(recipe: Recipe, method: Method) -> Recipe:

@@ -125,7 +125,10 @@ def choose_floor(drop: str | float | None, absolute: str | float | None) -> Floo
         FloorError: it is not understood.
     """
     if (drop is None) == (absolute is None):
-        raise UsageError("optimize() needs either max_drop, such as '0.5pt' or '1%', or floor, such as 0.95.")
+        arrived = "neither" if drop is None else f"max_drop={drop!r} and floor={absolute!r}"
+        raise UsageError(
+            f"optimize() got {arrived}; accepted is one of max_drop, such as '0.5pt' or '1%', and floor, such as 0.95."
+        )
     return floors.max_drop(drop) if drop is not None else floors.absolute(absolute)  # type: ignore[arg-type]
 
 

@@ -21,6 +21,9 @@ from isogrid.scores import Magnitude, Random
 from isogrid.selection import select
 from isogrid.updates import check_interval, update_interval
 
+_LEAST = 100
+"""Steps between two updates in Evci et al. 2020, arXiv:1911.11134, section 4."""
+
 
 @dataclass(frozen=True)
 class Exchange(Aim):
@@ -31,7 +34,8 @@ class Exchange(Aim):
     Attributes:
         drop_fraction: share of a layer's active weights that is exchanged at an update, at first, in [0, 1].
         schedule: the way of that share to zero, in fractions of the training; at its end the masks are final.
-        delta_t: steps between two updates; a hundredth of the training by default.
+        delta_t: steps between two updates; by default a hundredth of the training, but at least the 100 steps of the
+            RigL paper, or a tenth of the training where that is less: what has just grown needs steps to grow on.
     """
 
     drop_fraction: float = 0.3
@@ -82,9 +86,19 @@ class Exchange(Aim):
         """
         return self.schedule.value(progress, self.drop_fraction, 0.0)
 
+    def interval(self, total_steps: int) -> int:
+        """Steps between two updates, in a training of that many.
+
+        >>> [RigLRule(sparsity=0.9).interval(total) for total in (50, 500, 5000, 50000)]
+        [5, 50, 100, 500]
+        """
+        if self.delta_t is not None:
+            return self.delta_t
+        return max(update_interval(None, total_steps), min(_LEAST, total_steps // 10))
+
     def due(self, state: State, step: int) -> bool:
         """Whether an exchange follows that step."""
-        interval = update_interval(self.delta_t, state.total_steps)
+        interval = self.interval(state.total_steps)
         # Weights that grew at the very last step would never be trained.
         return step % interval == 0 and step < self.schedule.end * state.total_steps
 

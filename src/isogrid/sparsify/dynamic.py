@@ -14,7 +14,6 @@ from isogrid.rules.method import Gradients
 from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.state import SparseLayer, SparseState
-from isogrid.updates import update_interval
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class RigL(RigLRule, DropAndGrow):
 
     def _position(self, state: SparseState) -> int | None:
         """Where the step that comes next stands in a window, from 0; None outside of one."""
-        interval = update_interval(self.delta_t, state.total_steps)
+        interval = self.interval(state.total_steps)
         update = interval * math.ceil((state.step + 1) / interval)
         position = min(self.window, interval) - 1 - (update - state.step - 1)
         return position if position >= 0 and self.due(state, update) else None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from isogrid.errors import UsageError
-from isogrid.names import unknown_name
+from isogrid.names import canonical, unknown_name
 from isogrid.rules.method import AnyMethod, Gradients
 from isogrid.rules.options import option_value
 from isogrid.sparsify.state import SparseState
@@ -133,9 +133,9 @@ def parse_method(text: str, **options: Any) -> Method:
     >>> parse_method("l1", lam=0.01).penalty
     L1(lam=0.01)
     """
-    if text not in _METHODS:
+    registered = _METHODS.get(canonical(text))
+    if registered is None:
         raise unknown_name("method", text, sorted(_METHODS))
-    registered = _METHODS[text]
     own = {field.name: field.type for field in dataclasses.fields(registered.cls)}
     chosen = dict(registered.implied)
     inner = {
@@ -152,7 +152,7 @@ def parse_method(text: str, **options: Any) -> Method:
             name, kind = inner[option]
             chosen[name] = dataclasses.replace(chosen[name], **{option: option_value(arrived, value, str(kind))})
         elif own or inner:
-            raise unknown_name(f"option of method {text!r}", option, sorted({*own, *inner}))
+            raise unknown_name(f"{text} option", option, sorted({*own, *inner}))
         else:
             raise UsageError(f"Method {text!r} got option {option!r}; it has no options.")
     return registered.cls(**chosen)

@@ -125,6 +125,7 @@ METHODS = [
     ("Static", {"sparsity": 0.8, "score": "magnitude"}),
     ("SET", {"sparsity": 0.8, "delta_t": 4}),
     ("RigL", {"sparsity": 0.8, "delta_t": 4}),
+    ("RigL", {"sparsity": 0.8}),
     ("RigL", {"sparsity": 0.75, "delta_t": 4, "window": 3, "pattern": "fan_in"}),
     ("Trigger", {"sparsity": 0.8, "delta_t": 2}),
     ("Trigger", {"sparsity": 0.7, "delta_t": 2, "quantile": 0.2, "revive": 1.5}),

@@ -14,7 +14,6 @@ from isogrid.integrations.keras.methods.base import Aimed
 from isogrid.integrations.keras.state import SparseLayer, SparseState
 from isogrid.rules.dynamic import Exchange, RigLRule, SETRule, not_finite
 from isogrid.rules.method import Gradients
-from isogrid.updates import update_interval
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class RigL(RigLRule, DropAndGrow):
 
         Their sum ranks as their mean does.
         """
-        interval = update_interval(self.delta_t, total_steps)
+        interval = self.interval(total_steps)
         window = min(self.window, interval)
         position = ops.mod(step - 1, interval) - (interval - window)
         total = ops.where(position > 0, memory["gradient"] + gradient, gradient)
