@@ -31,10 +31,7 @@ def method_of(text: str, options: Sequence[str]) -> Method:
 
     Values are read as JSON where they are JSON, else as text.
     """
-    from isogrid.names import canonical
-    from isogrid.patterns import parse_pattern
-    from isogrid.sparsify import methods as registered
-    from isogrid.sparsify import parse_method
+    from isogrid.sparsify import parse_climbing
 
     given: dict[str, Any] = {}
     for option in options:
@@ -45,11 +42,7 @@ def method_of(text: str, options: Sequence[str]) -> Method:
             given[key.strip()] = json.loads(value)
         except ValueError:
             given[key.strip()] = value
-    implied = parse_pattern(str(given.get("pattern", "unstructured"))).implied_sparsity
-    known = registered().get(canonical(text))
-    if known is not None and known.cls.has_sparsity() and "sparsity" not in given and implied is None:
-        given["sparsity"] = 0.5
-    return parse_method(text, **given)
+    return parse_climbing(text, **given)
 
 
 def shapes(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:

@@ -28,8 +28,7 @@ from isogrid.frontier.training import Trainer, build_optimizer
 from isogrid.frontier.work import OptimizeResult, check_libraries, check_numbers, choose_floor, configuration, run_job
 from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric
-from isogrid.names import canonical
-from isogrid.sparsify import Method, SparseState, methods, parse_method
+from isogrid.sparsify import Method, SparseState, parse_climbing
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.state import dense_layers
 from isogrid.tasks import Recipe, Task, load_task
@@ -164,8 +163,7 @@ def _method(method: Method | str) -> Method:
         return method
     if not isinstance(method, str):
         raise UsageError(f"optimize() got method={method!r}; accepted is a Method or a method's name.")
-    known = methods().get(canonical(method))
-    return parse_method(method, **({"sparsity": 0.5} if known is None or known.cls.has_sparsity() else {}))
+    return parse_climbing(method)
 
 
 def _recipe(recipe: Recipe, method: Method) -> Recipe:

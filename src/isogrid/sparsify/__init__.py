@@ -11,7 +11,7 @@ from isogrid.sparsify.gradual import Gradual
 from isogrid.sparsify.hard_concrete import HardConcrete
 from isogrid.sparsify.imp import IMP
 from isogrid.sparsify.keep import KeepZeros
-from isogrid.sparsify.method import Method, methods, parse_method, register_method
+from isogrid.sparsify.method import Method, methods, parse_climbing, parse_method, register_method
 from isogrid.sparsify.movement import Movement, SoftMovement
 from isogrid.sparsify.oneshot import OneShot
 from isogrid.sparsify.prune import PruneReport, prune
@@ -56,6 +56,7 @@ __all__ = [
     "mask_delta",
     "masked_delta",
     "methods",
+    "parse_climbing",
     "parse_method",
     "prune",
     "reestimate_batch_norm",

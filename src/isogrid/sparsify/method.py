@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isogrid.errors import UsageError
 from isogrid.names import canonical, unknown_name
+from isogrid.patterns import parse_pattern
 from isogrid.rules.method import AnyMethod, Gradients
 from isogrid.rules.options import option_value
 from isogrid.sparsify.state import SparseState
@@ -156,3 +157,19 @@ def parse_method(text: str, **options: Any) -> Method:
         else:
             raise UsageError(f"Method {text!r} got option {option!r}; it has no options.")
     return registered.cls(**chosen)
+
+
+def parse_climbing(text: str, **options: Any) -> Method:
+    """As `parse_method`, for a caller that sets the sparsity later: 0.5 stands in where the method needs one.
+
+    That is where neither the options nor their pattern say it.
+
+    >>> import isogrid.sparsify
+    >>> parse_climbing("gradual").final_sparsity, parse_climbing("gradual", sparsity=0.9).final_sparsity
+    (0.5, 0.9)
+    """
+    registered = _METHODS.get(canonical(text))
+    implied = parse_pattern(str(options.get("pattern", "unstructured"))).implied_sparsity
+    if registered is not None and registered.cls.has_sparsity() and implied is None:
+        options.setdefault("sparsity", 0.5)
+    return parse_method(text, **options)
