@@ -91,11 +91,24 @@ class TestGroupLassoOfRows(PenaltyConformance):
         after = shrunk(GroupLasso(1.0), 0.8)
         assert np.count_nonzero(after, axis=1).tolist() == [0, 2]
 
-    def test_an_adaptive_group_takes_the_mean_of_its_step_sizes(self) -> None:
-        along = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.3]], dtype=torch.float64)
-        after = shrunk(GroupLasso(0.1), along)
-        np.testing.assert_allclose(after[0], shrunk(GroupLasso(0.1), 2.0)[0])
-        np.testing.assert_allclose(after[1], shrunk(GroupLasso(0.1), 0.1)[1])
+    def test_an_adaptive_group_goes_where_zero_is_best_and_not_elsewhere(self) -> None:
+        weight, along = np.array([[0.5, -1.0, 0.2]]), np.array([[0.1, 2.0, 1e5]])
+        enough = np.linalg.norm(weight / along) / np.sqrt(3)  # the lam from which zero minimises
+
+        def objective(lam: float, candidate: np.ndarray) -> float:
+            return float(((candidate - weight) ** 2 / (2 * along)).sum() + value(GroupLasso(lam), candidate))
+
+        assert not shrunk(GroupLasso(1.001 * enough), torch.from_numpy(along), weight).any()
+        after = shrunk(GroupLasso(0.9 * enough), torch.from_numpy(along), weight)
+        np.testing.assert_allclose(after, 0.1 * weight)
+        towards = 1e-3 * weight / along
+        assert objective(0.9 * enough, towards) < objective(0.9 * enough, np.zeros_like(weight))
+        assert objective(1.001 * enough, towards) > objective(1.001 * enough, np.zeros_like(weight))
+
+    def test_what_is_pruned_of_a_group_has_no_say(self) -> None:
+        weight, along = np.array([[0.5, 0.0, -1.0]]), np.array([[1.0, 1e5, 1.0]])
+        after = shrunk(GroupLasso(0.1), torch.from_numpy(along), weight)
+        np.testing.assert_array_equal(after, shrunk(GroupLasso(0.1), 1.0, weight))
 
 
 class TestGroupLassoOfChannels(PenaltyConformance):

@@ -101,7 +101,7 @@ def find_targets(
         if not any(matches(entry, c.name) for c, _ in candidates):
             raise nothing_matches("ignore", entry, [c.name for c, _ in candidates])
     chosen = [c for c in chosen if not any(matches(entry, c.name) for entry in unwanted)]
-    if not chosen:
+    if not any(target.parameter.numel() for target in chosen):
         raise TargetError(
             f"No parameter of this {type(unwrap(model)).__name__} can be pruned; accepted are weights of two axes or "
             "more, of Linear, Conv, recurrent and attention layers or named in targets."

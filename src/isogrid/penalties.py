@@ -122,8 +122,10 @@ class GroupLasso(Penalty):
     """``lam * sum over groups of sqrt(size of group) * |w_group|_2`` (Yuan and Lin 2006, eq. 2.1).
 
     ``over="row"`` makes a group of each output unit (axis 0), ``over="channel"`` of each input (axis 1).  The
-    proximal step takes whole groups to zero.  With adaptive optimisers a group shares one step size, the mean of its
-    weights' (the exact step in that metric has no closed form).
+    proximal step takes whole groups to zero.  With adaptive optimisers, whose step sizes ``a`` differ within a group, a
+    group goes to zero exactly where zero minimises ``sum (u - w)^2 / (2 a) + value(u)``, that is where ``|w / a|_2 <=
+    lam sqrt(size of group)``; what stays shrinks by the factor ``1 - lam sqrt(size) / |w / a|_2``, which is exact where
+    the step sizes are the same (elsewhere there is no closed form).
 
     >>> import torch
     >>> weight = torch.tensor([[3.0, 4.0], [0.03, 0.04]])
@@ -152,11 +154,11 @@ class GroupLasso(Penalty):
         return norms.sum() * (self.lam * self._root_size(weight))
 
     def shrink_(self, weight: Tensor, step: float | Tensor) -> None:
-        axes = self._axes(weight)
-        if isinstance(step, Tensor):
-            step = step.mean(dim=axes, keepdim=True)
-        norms = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
-        threshold = step * (self.lam * self._root_size(weight))
+        # Weights that are zero, as pruned ones are, have no say, whatever their step size.
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        steps = torch.where(weight == 0, 0, wide / step)
+        norms = torch.linalg.vector_norm(steps, dim=self._axes(weight), keepdim=True)
+        threshold = self.lam * self._root_size(weight)
         weight.mul_(torch.where(norms > threshold, 1 - threshold / norms, 0.0))
 
 

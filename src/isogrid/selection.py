@@ -51,7 +51,7 @@ def select(
 
     A layer may lose its last weight, for scores are compared as they are.  Masks hold such a layer at zero; a file of
     the zeros does not, for an all-zero layer read back is not a mask.  Allocations that keep something of each layer
-    are uniform, erk and lamp, as long as there is a weight for each.
+    are erk and lamp, as long as there is a weight for each, and uniform, where the layer's own share comes to a weight.
 
     Args:
         held: the masks so far (True = active), by name, in canonical view and in the layers' order.

@@ -24,8 +24,13 @@ def update_interval(delta_t: int | None, total_steps: int) -> int:
 
 
 def closing_step(total_steps: int, schedule: Schedule) -> int:
-    """The first step at or behind the ramp's end."""
-    return min(total_steps, math.ceil(schedule.end * total_steps))
+    """The first step at or behind the ramp's end; of a ramp that has no length the first of all.
+
+    >>> from isogrid.schedules import Constant, Cubic
+    >>> closing_step(100, Cubic(end=0.75)), closing_step(100, Constant())
+    (75, 1)
+    """
+    return min(total_steps, max(1, math.ceil(schedule.end * total_steps)))
 
 
 def update_due(step: int, total_steps: int, delta_t: int | None, schedule: Schedule) -> bool:

@@ -12,7 +12,7 @@ from conformance.training import STEPS, Run, assert_same_bits, small_model
 from isogrid.errors import UnsupportedError, UsageError
 from isogrid.patterns import active_count
 from isogrid.penalties import L1, L2, ElasticNet, GroupLasso
-from isogrid.schedules import Linear
+from isogrid.schedules import Constant, Cubic, Linear, Schedule
 from isogrid.sparsify import Aware, Sparsifier, Static
 
 
@@ -179,3 +179,9 @@ def test_an_optimiser_whose_step_size_is_not_known_is_refused_at_once() -> None:
     with pytest.raises(UnsupportedError, match="does not know the step size of Rprop"):
         Sparsifier(model, Aware(sparsity=0.5), optimizer=torch.optim.Rprop(model.parameters()), total_steps=10)
     assert not model[0].weight._post_accumulate_grad_hooks
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cubic(end=0.0)])
+def test_a_ramp_without_a_length_leaves_nothing_to_steer(schedule: Schedule) -> None:
+    with pytest.raises(UsageError, match=r"Aware got schedule=.*, which leaves nothing to steer; accepted is"):
+        Aware(sparsity=0.5, schedule=schedule)

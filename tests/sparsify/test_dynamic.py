@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conformance.methods import WEIGHTS, TrainingMethodConformance
-from conformance.training import STEPS, Run, assert_effective, assert_same_bits, loss_of, small_model
+from conformance.training import OPTIMIZERS, STEPS, Run, assert_effective, assert_same_bits, loss_of, small_model
 from conformance.values import seeded
 from isogrid.allocation import ERK, Layer
 from isogrid.errors import PatternError, TrainingError, UsageError
 from isogrid.patterns import FanIn, active_count
 from isogrid.schedules import Constant, Linear
-from isogrid.sparsify import SET, Method, RigL, parse_method
+from isogrid.sparsify import SET, Method, RigL, Sparsifier, Trigger, parse_method
 
 DEAD = 8 / WEIGHTS
 """Weights that grow in a unit without outgoing connections get no gradient: they are active, and stay zero."""
@@ -471,3 +471,43 @@ def test_names_and_texts_of_the_command_line(text: str, options: dict[str, Any],
 def test_a_dense_model_is_left_alone() -> None:
     run = Run(RigL(sparsity=0.0, delta_t=2)).finish()
     assert run.state.active == WEIGHTS == active_count(WEIGHTS, 0.0)
+
+
+def test_weights_that_are_frozen_are_not_exchanged_by_set() -> None:
+    model = small_model()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    run = Run(SET(sparsity=0.5, delta_t=2), model=model)
+    masks = run.sparsifier.masks
+    run.finish()
+    assert torch.equal(run.sparsifier.masks["0.weight"], masks["0.weight"])
+    assert torch.equal(model[0].weight, before * masks["0.weight"])
+    assert not torch.equal(run.sparsifier.masks["2.weight"], masks["2.weight"])
+
+
+@pytest.mark.parametrize("method", [RigL(sparsity=0.5, delta_t=2), Trigger(sparsity=0.5, revive=3.0)])
+@pytest.mark.parametrize("to_none", [True, False])
+def test_an_overflow_at_a_pruned_place_is_seen_by_the_scaler(method: Method, to_none: bool) -> None:
+    """It takes the step as it does in dense training, instead of ending the run."""
+    model = small_model()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    masks = {"0.weight": torch.ones(16, 12) > 0, "2.weight": torch.ones(4, 16) > 0}
+    masks["0.weight"][::2] = False
+    sparsifier = Sparsifier(model, method, optimizer=optimizer, total_steps=STEPS, masks=masks, scaler=scaler)
+    for step in range(6):
+        before = model[0].weight.detach().clone()
+        loss = scaler.scale(loss_of(model, step))
+        if step == 3:
+            overflow = torch.zeros(16, 12).masked_fill_(~sparsifier.masks["0.weight"], math.inf)
+            handle = model[0].weight.register_hook(overflow.add)
+        loss.backward()
+        if step == 3:
+            handle.remove()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=to_none)
+        assert torch.equal(before, model[0].weight) == (step == 3)
+        assert not model[0].weight[~sparsifier.masks["0.weight"]].any()
+    assert scaler.get_scale() == 2.0
+    assert sparsifier.state.step == 5

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from conformance.methods import WEIGHTS, TrainingMethodConformance
-from conformance.training import STEPS, Run, batch, loss_of, small_model
-from isogrid.errors import PatternError, TrainingError, UsageError
+from conformance.training import OPTIMIZERS, STEPS, Run, batch, loss_of, small_model
+from isogrid.errors import PatternError, TargetError, TrainingError, UsageError
 from isogrid.patterns import NofM, active_count
-from isogrid.schedules import Constant, Cubic, OneShot
+from isogrid.schedules import Constant, Cubic, OneShot, Schedule
 from isogrid.scores import SNIP, Fisher, Gradient, Magnitude, Random, Taylor
-from isogrid.sparsify import Aware, Gradual, Method, Trigger, methods, prune
+from isogrid.sparsify import Aware, Gradual, Method, Regularized, Sparsifier, Trigger, methods, prune
 from isogrid.sparsify import OneShot as PruneOnce
 
 
@@ -103,8 +104,44 @@ def test_the_ramp_closes_at_its_end_whatever_the_interval() -> None:
     assert len(set(reached[20:])) == 1
 
 
-def test_a_constant_schedule_cuts_nothing_in_training() -> None:
-    assert Run(Gradual(sparsity=0.5, schedule=Constant())).finish().sparsifier.sparsity == pytest.approx(0.0)
+@pytest.mark.parametrize("schedule", [Constant(), OneShot(at=0.0), Cubic(end=0.0)])
+@pytest.mark.parametrize("kind", [Gradual, Trigger, Regularized])
+def test_a_ramp_without_a_length_prunes_after_the_first_step(kind: Any, schedule: Schedule) -> None:
+    run = Run(kind(sparsity=0.5, schedule=schedule))
+    run.step()
+    assert run.state.active == active_count(WEIGHTS, 0.5)
+    kept = run.sparsifier.masks
+    run.finish()
+    assert all(torch.equal(kept[name], mask) for name, mask in run.sparsifier.masks.items())
+
+
+def test_a_trigger_whose_ramp_has_no_length_goes_by_the_first_gradient() -> None:
+    model = small_model()
+    run = Run(Trigger(sparsity=0.5, schedule=Constant()), model=model)
+    loss_of(model, 0).backward()
+    sizes = torch.cat([layer.target.parameter.grad.abs().flatten() for layer in run.state.layers])
+    run.optimizer.step()
+    kept = torch.cat([layer.mask.flatten() for layer in run.state.layers])
+    assert float(sizes[kept].min()) >= float(sizes[~kept].max())
+
+
+def test_scores_by_the_gradient_need_layers_that_are_trained() -> None:
+    model = small_model()
+    model[0].weight.requires_grad_(False)
+    with pytest.raises(TargetError, match=r"Score snip looks at the gradient of 0\.weight, which is frozen"):
+        Run(Gradual(sparsity=0.5, score="snip"), model=model)
+
+
+def test_a_layer_that_the_batch_did_not_reach_has_no_gradient_and_goes_first() -> None:
+    model = small_model()
+    model.append(nn.Linear(4, 4))
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    method = Gradual(sparsity=0.25, score="snip", delta_t=1, schedule=Constant())
+    sparsifier = Sparsifier(model, method, optimizer=optimizer, total_steps=2)
+    loss_of(model[:3], 0).backward()
+    optimizer.step()
+    assert not sparsifier.masks["3.weight"].any()
+    assert sparsifier.sparsity == 0.25
 
 
 def test_weights_that_are_not_finite_are_reported_and_not_ranked() -> None:

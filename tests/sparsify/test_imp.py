@@ -241,3 +241,30 @@ def test_it_has_a_name() -> None:
     assert parse_method("imp", sparsity=0.9, rounds=2, rewind="learning_rate") == IMP(
         0.9, rounds=2, rewind="learning_rate"
     )
+
+
+class Caching(nn.Module):
+    """A model with buffers that come, grow, and cannot be written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = small_model()
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("repeated", torch.ones(1).expand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, x[0, :1].detach()])
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.full((2,), 7.0))
+        return self.inner(x) * self.repeated[0]
+
+
+def test_buffers_that_come_or_grow_do_not_end_the_training() -> None:
+    run = Run(IMP(sparsity=0.5, rounds=1, rewind="initial"), model=Caching())
+    for step in run.steps():
+        if step == STEPS // 2:
+            assert run.state.numbers["round"] == 1
+            assert run.model.seen.tolist() == [0.0]
+    assert run.model.late.tolist() == [7.0, 7.0]
+    assert run.model.repeated.tolist() == [1.0] * 3
+    assert run.sparsifier.finalize()["sparsity"] == 0.5

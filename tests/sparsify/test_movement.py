@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from conformance.methods import WEIGHTS, TrainingMethodConformance
 from conformance.training import OPTIMIZERS, STEPS, Run, batch, loss_of, small_model
-from isogrid.errors import TrainingError, UsageError
+from isogrid.errors import TargetError, TrainingError, UsageError
 from isogrid.patterns import active_count
 from isogrid.schedules import Constant, Cubic, OneShot
 from isogrid.sparsify import Movement, SoftMovement
@@ -198,3 +198,11 @@ def test_numbers_out_of_range_are_refused(kind: Any, options: dict[str, Any]) ->
 def test_the_soft_one_refuses_more(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="SoftMovement got"):
         SoftMovement(**options)
+
+
+@pytest.mark.parametrize("kind", [Movement, SoftMovement])
+def test_scores_of_a_frozen_layer_cannot_be_learned(kind: Any) -> None:
+    model = small_model()
+    model[0].weight.requires_grad_(False)
+    with pytest.raises(TargetError, match=rf"{kind.__name__} cannot learn the scores of 0\.weight, which is frozen"):
+        Run(kind(sparsity=0.5), model=model)

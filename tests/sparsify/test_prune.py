@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -106,3 +108,17 @@ def test_nothing_is_touched_when_something_does_not_fit() -> None:
         with pytest.raises((PatternError, TargetError)):
             refused()
     assert all(torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(UsageError, match=r"prune\(\) got seed=.*; accepted is a whole number >= 0"):
+        prune(small_model(), OneShot(sparsity=0.5, score="random"), seed=seed)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_a_weight_is_passed_over_and_alone_it_is_nothing_to_prune() -> None:
+    empty = nn.Sequential(nn.Linear(0, 5), nn.Linear(5, 4))
+    assert prune(empty, OneShot(sparsity=0.5)).sparsity == 0.5
+    with pytest.raises(TargetError, match="No parameter of this Linear can be pruned"):
+        prune(nn.Linear(0, 5), OneShot(sparsity=0.5))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from conformance.methods import TrainingMethodConformance
-from conformance.training import STEPS, Run, loss_of, small_model
+from conformance.training import OPTIMIZERS, STEPS, Run, batch, loss_of, small_model
 from isogrid.errors import SparsifierError, UnsupportedError, UsageError
 from isogrid.penalties import L1, L2, ElasticNet, GroupLasso, Penalty
 from isogrid.schedules import Linear
-from isogrid.sparsify import Regularized, Sparsifier
+from isogrid.sparsify import Regularized, Sparsifier, Static
 
 
 class TestL1(TrainingMethodConformance):
@@ -210,3 +210,24 @@ def test_optimisers_of_unknown_step_size_need_the_subgradient(optimizer: Any) ->
 def test_only_penalties_are_penalties() -> None:
     with pytest.raises(UsageError, match=r"penalty=0\.1; accepted are L1, L2, ElasticNet and GroupLasso"):
         Regularized(penalty=0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("penalty", [GroupLasso(1e-3), L1(1e-3)])
+def test_what_no_gradient_has_reached_is_not_taken_to_zero_at_once(penalty: Penalty, optimizer: str) -> None:
+    """Neither an input that is always zero nor a weight that is pruned may take its row along."""
+    model = small_model()
+    masks = {"0.weight": torch.ones(16, 12, dtype=torch.bool), "2.weight": torch.ones(4, 16, dtype=torch.bool)}
+    masks["0.weight"][:, 3] = False
+    trained = OPTIMIZERS[optimizer](model.parameters())
+    sparsifier = Sparsifier(
+        model, Static(sparsity=0.0), optimizer=trained, total_steps=20, penalty=penalty, masks=masks
+    )
+    for step in range(20):
+        x, y = batch(step)
+        nn.functional.mse_loss(model(x * (torch.arange(12) != 5)), y).backward()
+        trained.step()
+        trained.zero_grad()
+    rows = sparsifier.state.layers[0].weight.abs().sum(1)
+    assert bool((rows > 0).all())
+    assert float(sparsifier.state.layers[0].weight[:, 5].abs().mean()) > 0.05

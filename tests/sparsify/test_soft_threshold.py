@@ -13,7 +13,7 @@ from conformance.training import OPTIMIZERS, STEPS, Run, batch, small_model
 from isogrid.errors import TrainingError, UsageError
 from isogrid.patterns import active_count
 from isogrid.schedules import Cubic, OneShot
-from isogrid.sparsify import SoftThreshold
+from isogrid.sparsify import SoftThreshold, Sparsifier
 
 
 class TestSoftThreshold(TrainingMethodConformance):
@@ -148,3 +148,20 @@ def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
 def test_an_unknown_function_is_refused_with_what_is_accepted() -> None:
     with pytest.raises(UsageError, match=r"'sigmod' \(did you mean 'sigmoid'\?\): accepted are sigmoid, exp"):
         SoftThreshold(function="sigmod")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("function", ["sigmoid", "exp"])
+def test_an_aim_is_never_passed_however_coarse_the_weights(dtype: torch.dtype, function: str) -> None:
+    method = SoftThreshold(
+        sparsity=0.5, s_init=-6.0, decay=2.0, threshold_lr=0.5, function=function, schedule=Cubic(end=0.8)
+    )
+    model = small_model().to(dtype)
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    sparsifier = Sparsifier(model, method, optimizer=optimizer, total_steps=STEPS)
+    for step in range(STEPS):
+        inputs, wanted = batch(step)
+        nn.functional.mse_loss(model(inputs.to(dtype)).float(), wanted).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert sparsifier.state.active >= active_count(WEIGHTS, 0.5)

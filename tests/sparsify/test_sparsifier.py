@@ -540,3 +540,9 @@ def test_below_a_wrapper_it_rides_on_the_optimiser_that_moves_the_weights() -> N
         loss_of(model, step).backward()
         optimizer.step()
     assert sparsifier.finalize()["sparsity"] == 0.5
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None, True])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(UsageError, match=r"Sparsifier got seed=.*; accepted is a whole number >= 0"):
+        Run(Gradual(sparsity=0.5), seed=seed)

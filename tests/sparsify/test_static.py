@@ -13,7 +13,7 @@ from torch import nn
 from conformance.methods import WEIGHTS, TrainingMethodConformance
 from conformance.training import Run, batch, small_model
 from isogrid.allocation import ERK, Global, Layer, Uniform
-from isogrid.errors import TargetError, UsageError
+from isogrid.errors import DataError, TargetError, UsageError
 from isogrid.patterns import active_count
 from isogrid.scores import SNIP, Random, SynFlow
 from isogrid.sparsify import Movement, Sparsifier, Static, TopKAST, parse_method
@@ -250,3 +250,12 @@ def test_an_even_share_is_one_of_the_target_and_not_of_what_is_pruned_already() 
     run = Run(Static(sparsity=0.5, allocation="uniform"), masks=masks)
     assert torch.equal(run.sparsifier.masks["0.weight"], masks["0.weight"])
     assert int(run.sparsifier.masks["2.weight"].sum()) == 32
+
+
+@pytest.mark.parametrize("score", ["snip", "grasp"])
+def test_a_single_sample_has_no_batch_statistics(score: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    data = [(torch.randn(1, 8), torch.tensor([0]))]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(DataError, match="accepted are batches of two samples or more"):
+        Sparsifier(model, Static(sparsity=0.5, score=score), optimizer=optimizer, total_steps=3, data=data)

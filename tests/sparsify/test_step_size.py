@@ -106,3 +106,17 @@ def test_what_is_not_known_is_refused_before_the_first_step() -> None:
         UnsupportedError, match="step size of Adamax; accepted are SGD, Adam, AdamW, RMSprop and Adagrad"
     ):
         StepSizes(torch.optim.Adamax([weight])).of(weight)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_a_weight_that_no_gradient_has_reached_goes_by_the_mean_of_its_tensor(kind: Any) -> None:
+    weight = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = kind([weight], lr=0.01, eps=1e-3)
+    weight.grad = torch.tensor([0.5, 0.0, 1.5], dtype=torch.float64)
+    optimizer.step()
+    first, untouched, last = StepSizes(optimizer).of(weight).tolist()  # type: ignore[union-attr]
+    assert 1 / untouched == pytest.approx((1 / first + 1 / last) / 2)
+    weight.grad = torch.zeros(3, dtype=torch.float64)
+    optimizer = kind([weight], lr=0.01)
+    optimizer.step()
+    assert StepSizes(optimizer).of(weight) == 0.0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from isogrid import floor as floors
+from isogrid.checks import check_whole
 from isogrid.errors import MissingDependencyError, UsageError
 from isogrid.floor import Floor
 from isogrid.frontier.climb import Search, SearchPlan
@@ -134,8 +135,7 @@ def choose_floor(drop: str | float | None, absolute: str | float | None) -> Floo
 
 def check_numbers(seed: int, until: float | None) -> None:
     """Raise ``UsageError`` for a seed or a threshold that is none."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"optimize() got seed={seed!r}; accepted is a whole number >= 0.")
+    check_whole("optimize()", "seed", seed, least=0)
     if until is not None and not (isinstance(until, float | int) and math.isfinite(until)):
         raise UsageError(f"optimize() got until={until!r}; accepted is a finite number, or None.")
 

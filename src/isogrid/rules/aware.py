@@ -46,6 +46,11 @@ class ClosedLoop(Aim):
         super().__post_init__()
         check_interval("Aware", self.delta_t)
         self.check_penalty()
+        if not self.schedule.end > 0:
+            raise UsageError(
+                f"Aware got schedule={self.schedule}, which leaves nothing to steer; accepted is one whose ramp has a "
+                "length, such as cubic or linear."
+            )
         if self.target_pattern.implied_sparsity is not None:
             raise UsageError(
                 f"Aware cannot steer towards pattern {self.pattern}, whose sparsity is fixed; use Gradual."

@@ -103,13 +103,13 @@ class Exchange(Aim):
         return step % interval == 0 and step < self.schedule.end * state.total_steps
 
     def exchange(self, state: State) -> None:
-        """Drop and grow in every layer that promises something."""
+        """Drop and grow in every layer that promises something, but for frozen ones: what they grew would not grow on."""
         state.check_finite()
         fraction = self.drop_fraction_at(state.progress)
         masks: dict[str, NDArray[np.bool_]] = {}
         new: dict[str, NDArray[np.bool_]] = {}
         for layer in state.layers:
-            promise = self.promise(state, layer)
+            promise = self.promise(state, layer) if layer.trained else None
             if promise is None:
                 continue
             mask = layer.read_mask()

@@ -45,6 +45,10 @@ class Held(Protocol):
     def finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
 
+    @property
+    def trained(self) -> bool:
+        """Whether the training moves the weight; else it is frozen."""
+
     def read_mask(self) -> NDArray[np.bool_]:
         """The mask, True = active; not to be written into."""
 

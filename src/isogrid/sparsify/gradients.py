@@ -23,7 +23,8 @@ class GradientGate:
 
     Masking cannot wait for the step: whoever clips gradients before it would count the pruned ones.  So a method that
     wants them (revival, growth) gets a copy that is taken here, of this rank's gradient, and reduced when it is
-    delivered.
+    delivered.  With a gradient scaler such a copy must be finite: a gradient that overflowed anywhere is left as it is,
+    for the scaler to see it, skip the step and lower its scale, as it does in dense training.
 
     A sparse gradient stays sparse, where `by_rows` admits it: only what it holds is looked at.
     """
@@ -95,6 +96,9 @@ class GradientGate:
             return
         if self._keeps_dense:
             self._keep(gradient)
+            if self._overflowed:
+                self._last, self._version = weakref.ref(gradient), gradient._version
+                return
         self._mask_(gradient)
 
     def _keep(self, gradient: Tensor) -> None:
@@ -109,6 +113,11 @@ class GradientGate:
         if same and self._dense is not None:
             kept += self._dense.masked_fill(self._layer.mask, 0)
         self._dense = kept
+
+    @property
+    def _overflowed(self) -> bool:
+        scaled = self._scaler is not None and self._scaler.is_enabled()
+        return scaled and self._dense is not None and not bool(torch.isfinite(self._dense).all())
 
     def _mask_(self, gradient: Tensor) -> None:
         """Zeros where it is of no use (a product with a mask would keep NaN and infinity)."""

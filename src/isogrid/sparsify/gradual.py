@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isogrid.errors import TargetError
 from isogrid.rules.gradual import Ramped
 from isogrid.rules.method import Gradients
 from isogrid.sparsify.method import register_method
@@ -38,6 +39,15 @@ class Gradual(Ramped, Selecting):
     @property
     def needs_data(self) -> bool:
         return self.needs_more_than_a_step
+
+    def check(self, state: SparseState) -> None:
+        super().check(state)
+        for layer in state.layers if self._by_gradient else ():
+            if not layer.trained:
+                raise TargetError(
+                    f"Score {self.score} looks at the gradient of {layer.name}, which is frozen; leave it out with "
+                    "ignore=, or rank by magnitude."
+                )
 
     @property
     def _by_gradient(self) -> bool:

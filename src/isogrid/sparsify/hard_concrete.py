@@ -142,7 +142,7 @@ class HardConcrete(Aimed):
                     "part of a layer, while gates close where they do; accepted are unstructured, block, row and "
                     "channel."
                 )
-            if not layer.target.parameter.requires_grad:
+            if not layer.trained:
                 raise TargetError(
                     f"HardConcrete cannot learn the gates of {layer.name}, which is frozen; leave it out with ignore=."
                 )

@@ -124,13 +124,27 @@ class IMP(Selecting):
         self.keep_best(state, magnitudes, sparsity)
 
     def _rewind(self, state: SparseState) -> None:
-        for name, tensor in _everything(state) if state.tensors else ():
-            tensor.copy_(state.tensors[name])
+        if state.tensors:
+            _restore(state)
         if state.optimizer is not None:
             restart(state.optimizer)
         state.hold_zeros(everywhere=True)
         if state.numbers["round"] == self.rounds:
             state.tensors = {}
+
+
+def _restore(state: SparseState) -> None:
+    """Give the model what is remembered of it.  A buffer that has appeared since then stays as it is."""
+    assert state.model is not None
+    for name, tensor in _everything(state):
+        kept = state.tensors.get(name)
+        if kept is None:
+            continue
+        if kept.shape == tensor.shape and 0 not in tensor.stride():
+            tensor.copy_(kept)
+        else:  # a buffer that has grown, as caches do, or one that repeats its numbers and cannot be written to
+            owner, _, own_name = name.rpartition(".")
+            setattr(state.model.get_submodule(owner), own_name, kept.clone())
 
 
 def _everything(state: SparseState) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from isogrid.errors import UsageError
+from isogrid.errors import TargetError, UsageError
 from isogrid.masks import zero_pruned_
 from isogrid.rules.method import Usage
 from isogrid.schedules import Cubic, Schedule
@@ -48,6 +48,14 @@ def _learn(state: SparseState, lr: float | None, pull: float = 0.0) -> None:
             share = torch.sigmoid(score)
             gradient = gradient + (pull / (len(state.layers) * max(1, layer.size))) * share * (1 - share)
         learner.step(layer, "score", gradient, lr=lr)
+
+
+def _check_frozen(owner: str, state: SparseState) -> None:
+    for layer in state.layers:
+        if not layer.trained:
+            raise TargetError(
+                f"{owner} cannot learn the scores of {layer.name}, which is frozen; leave it out with ignore=."
+            )
 
 
 def _check_rate(owner: str, score_lr: float | None) -> None:
@@ -99,6 +107,10 @@ class Movement(ShadowMethod, Selecting):
         super().__post_init__()
         check_interval("Movement", self.delta_t)
         _check_rate("Movement", self.score_lr)
+
+    def check(self, state: SparseState) -> None:
+        super().check(state)
+        _check_frozen("Movement", state)
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)
@@ -169,6 +181,10 @@ class SoftMovement(Aimed):
             raise UsageError(f"SoftMovement got tau={self.tau!r}; accepted is a number between 0 and 1.")
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise UsageError(f"SoftMovement got lam={self.lam!r}; accepted is a finite number >= 0.")
+
+    def check(self, state: SparseState) -> None:
+        super().check(state)
+        _check_frozen("SoftMovement", state)
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.calibration import Calibration, Forward, Loss
+from isogrid.checks import check_whole
 from isogrid.errors import UsageError
 from isogrid.masks import count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.rules.method import Usage
@@ -80,6 +81,7 @@ def prune(
         raise UsageError(f"{type(method).__name__} looks at data and got none; pass data=, batches of a few samples.")
     if batch_norm not in ("reestimate", "keep"):
         raise UsageError(f"prune() got batch_norm={batch_norm!r}; accepted are 'reestimate' and 'keep'.")
+    check_whole("prune()", "seed", seed, least=0)
     found = find_targets(model, targets, ignore, embeddings=embeddings)
     layers = dense_layers(found)
     plain = unwrap(model)

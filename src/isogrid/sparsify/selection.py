@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from isogrid.allocation import Allocation
@@ -25,18 +26,16 @@ def score_layer(
 
     Args:
         state, layer, score: what is scored by what.
-        known: what the score needs, in canonical view; None takes it from ``layer.gradient``, where there is one.
+        known: what the score needs, in canonical view; None takes it from ``layer.gradient``.
     """
     if known is None:
-        known = step_statistics(layer)
+        known = step_statistics(layer) if score.needs else {}
     return score(layer.to_array(layer.weight), rng=state.rng("score", layer), **known)
 
 
 def step_statistics(layer: SparseLayer) -> dict[str, npt.NDArray[Any]]:
-    """`STEP_STATISTICS` of ``layer.gradient``; nothing where there is none."""
-    if layer.gradient is None:
-        return {}
-    gradient = layer.to_array(layer.gradient)
+    """`STEP_STATISTICS` of ``layer.gradient``, which is zero where there is none: the batch did not reach the layer."""
+    gradient = layer.to_array(torch.zeros_like(layer.weight) if layer.gradient is None else layer.gradient)
     return {"gradient": gradient, "squared_gradient": np.square(gradient)}
 
 

@@ -119,11 +119,15 @@ class SoftThreshold(Aimed):
         return dense.abs() - self.threshold(layer.buffers["s"]).to(dense.dtype)
 
     def keep(self, state: SparseState, layer: SparseLayer, wanted: Tensor) -> None:
-        lowest = float(layer.buffers["dense"][wanted].abs().min()) if bool(wanted.any()) else math.inf
+        if not bool(wanted.any()):
+            return
+        lowest = layer.buffers["dense"][wanted].abs().min()
         s = layer.buffers["s"]
-        if lowest <= float(self.threshold(s)):
-            # A little below the smallest weight that shall stay; a weight of nought is kept by no threshold.
-            just = torch.tensor(max(0.999 * lowest, 1e-12), dtype=torch.float64)
+        if bool(lowest <= self.threshold(s).to(lowest.dtype)):
+            # A little below the smallest weight that shall stay, and where weights are coarse by one of their steps; a
+            # weight of nought is kept by no threshold.
+            below = min(0.999 * float(lowest), float(torch.nextafter(lowest, torch.zeros_like(lowest))))
+            just = torch.tensor(max(below, 1e-12), dtype=torch.float64)
             s.fill_(float(torch.logit(just) if self.function == "sigmoid" else torch.log(just)))
 
     def telemetry(self, state: SparseState) -> dict[str, float]:

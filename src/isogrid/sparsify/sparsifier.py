@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.calibration import Calibration, Forward, Loss
+from isogrid.checks import check_whole
 from isogrid.errors import SparsifierError, UnsupportedError, UsageError
 from isogrid.masks import apply_masks, count_zeros, find_targets, masks_of_zeros, unwrap
 from isogrid.penalties import Penalty
@@ -94,8 +95,8 @@ class Sparsifier:
             raise UsageError(f"Sparsifier got method={method!r}; accepted is a Method, such as Gradual(sparsity=0.9).")
         if self.method.usage is Usage.AFTER:
             raise UsageError(f"{type(self.method).__name__} works after training; call isogrid.prune(model, method).")
-        if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
-            raise UsageError(f"Sparsifier got total_steps={total_steps!r}; accepted is a whole number >= 1.")
+        check_whole("Sparsifier", "total_steps", total_steps)
+        check_whole("Sparsifier", "seed", seed, least=0)
         if self.method.needs_data and data is None:
             raise UsageError(
                 f"{type(self.method).__name__} looks at data before training starts and got none; pass data=, batches "

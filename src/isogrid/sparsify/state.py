@@ -71,6 +71,11 @@ class SparseLayer:
         return int(torch.count_nonzero(self.weight))
 
     @property
+    def trained(self) -> bool:
+        """Whether the training moves the weight; else it is frozen."""
+        return self.target.parameter.requires_grad
+
+    @property
     def finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
         return bool(torch.isfinite(self.weight).all())

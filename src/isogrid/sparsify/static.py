@@ -36,7 +36,7 @@ class Static(Fixed, Scoring):
     gradients need data: 10 samples of each class or so do.  SynFlow only takes the shape of the input from it.
 
     A score that ranks all layers together may leave nothing of one (layer collapse), of which a `LayerCollapseWarning`
-    tells.  SynFlow's rounds avoid it, and so do the allocations uniform, erk and lamp.
+    tells.  SynFlow's rounds avoid it, and so do the allocations erk and lamp, as long as there is a weight for each.
 
     Attributes:
         score: what ranks the initial weights, a `Score` or its name; random by default.
@@ -73,7 +73,7 @@ class Static(Fixed, Scoring):
             warnings.warn(
                 f"Static(score='{self.score}') has left nothing of {', '.join(emptied)} at a sparsity of "
                 f"{self.target_sparsity:.4g}, so that nothing passes; prune less, take an allocation that keeps "
-                "something of each layer (uniform, erk, lamp), or leave these out with ignore=.",
+                "something of each layer (erk, lamp), or leave these out with ignore=.",
                 LayerCollapseWarning,
                 stacklevel=2,
             )

@@ -4,7 +4,8 @@ A proximal step with any other step size has fixed points that do not minimise `
 ``a`` the point at which the step after the gradient's own stands still satisfies ``dL + lam sign(w) = 0`` exactly.
 So momentum, whose steps add up to ``1 / (1 - momentum)`` gradients, counts, and adaptive optimisers have a step size
 for each weight (the proximal step in the optimiser's own diagonal metric; Yun, Lozano and Yang 2021,
-arXiv:2102.10828).
+arXiv:2102.10828).  A weight that no gradient has reached has no metric of its own, for the optimiser knows nothing of
+it (``lr / eps`` would take it to zero at once): it is given the mean one of its tensor.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _adam(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
         return 0.0
     squares: Tensor = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     correction = 1 - group["betas"][1] ** float(state["step"])
-    return _over(float(group["lr"]), (squares / correction).sqrt_().add_(group["eps"]))
+    return _over(float(group["lr"]), (squares / correction).sqrt_(), squares, group["eps"])
 
 
 def _rmsprop(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
@@ -79,18 +80,25 @@ def _rmsprop(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
     squares: Tensor = state["square_avg"]
     if group["centered"]:
         squares = (squares - state["grad_avg"].square()).clamp_(min=0)
-    return _over(float(group["lr"]) / (1 - group["momentum"]), squares.sqrt().add_(group["eps"]))
+    return _over(float(group["lr"]) / (1 - group["momentum"]), squares.sqrt(), state["square_avg"], group["eps"])
 
 
 def _adagrad(group: dict[str, Any], state: dict[str, Any]) -> float | Tensor:
     rate = float(group["lr"]) / (1 + (float(state["step"]) - 1) * group["lr_decay"])
     squares: Tensor = state["sum"]
-    return _over(rate, squares.sqrt().add_(group["eps"]))
+    return _over(rate, squares.sqrt(), squares, group["eps"])
 
 
-def _over(rate: float, divisor: Tensor) -> Tensor:
-    """``rate / divisor`` in place of the divisor, which nobody else needs."""
-    return divisor.reciprocal_().mul_(rate)
+def _over(rate: float, roots: Tensor, squares: Tensor, eps: float) -> float | Tensor:
+    """``rate / (roots + eps)``, where `squares` is zero that of the mean root, and 0.0 where it is zero everywhere."""
+    untouched = squares == 0
+    touched = untouched.numel() - int(torch.count_nonzero(untouched))
+    if touched == 0:
+        return 0.0
+    if touched < untouched.numel():
+        mean = roots.masked_fill(untouched, 0).sum(dtype=torch.float64) / touched
+        roots = torch.where(untouched, mean.to(roots.dtype), roots)
+    return rate / (roots + eps)
 
 
 _RULES: dict[type[torch.optim.Optimizer], Callable[[dict[str, Any], dict[str, Any]], float | Tensor]] = {

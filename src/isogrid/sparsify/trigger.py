@@ -12,6 +12,7 @@ from isogrid.rules.trigger import Judged, TriggerRule, not_finite
 from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.state import SparseLayer, SparseState
+from isogrid.updates import closing_step
 
 
 @register_method("trigger")
@@ -55,7 +56,7 @@ class Trigger(TriggerRule, Selecting):
         self.check_partitions(state)
 
     def gradients(self, state: SparseState) -> Gradients:
-        if state.progress >= self.schedule.end:
+        if state.step >= closing_step(state.total_steps, self.schedule):
             return "none"
         return "active" if self.revive is None else "dense"
 

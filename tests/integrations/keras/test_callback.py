@@ -13,6 +13,7 @@ from keras import layers
 import isogrid.keras as ik
 from integrations.keras import small
 from isogrid.errors import SparsifierError, TargetError, UnsupportedError, UsageError
+from isogrid.integrations.keras.step_size import step_size
 from isogrid.patterns import active_count
 
 SIZE = small.INPUTS * 16 + 16 * small.OUTPUTS
@@ -435,3 +436,30 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing_behind(tmp_path: Path) 
     assert not hasattr(small.model().optimizer, "sparsity_state")
     with pytest.raises(UnsupportedError, match=r"does not know the step size of Lion"):
         small.fit(small.model("lion"), ik.Sparsify(ik.Aware(0.5)))
+
+
+def test_weights_that_are_frozen_are_not_exchanged() -> None:
+    net = small.model()
+    net.get_layer("first").trainable = False
+    net.compile("adam", "mse")
+    before = small.kernels(net)["first/kernel"]
+    small.fit(net, ik.Sparsify(ik.SET(SPARSITY, delta_t=4)))
+    after = small.kernels(net)["first/kernel"]
+    assert np.array_equal(after[after != 0], before[after != 0])
+
+
+@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.RMSprop, keras.optimizers.Adagrad])
+def test_a_weight_that_no_gradient_has_reached_goes_by_the_mean_of_its_tensor(kind: Any) -> None:
+    options = {"initial_accumulator_value": 0.0} if kind is keras.optimizers.Adagrad else {}
+    optimizer = kind(0.01, **options)
+    weight = keras.Variable(np.ones(3, dtype=np.float32))
+    optimizer.build([weight])
+
+    def sizes(*gradient: float) -> list[float]:
+        optimizer.apply([keras.ops.convert_to_tensor(np.float32(gradient))])
+        found = step_size(optimizer, weight, keras.ops.convert_to_tensor(0.01), keras.ops.convert_to_tensor(1.0))
+        return [float(size) for size in keras.ops.convert_to_numpy(found)]
+
+    assert sizes(0.0, 0.0, 0.0) == [0.0, 0.0, 0.0]
+    first, untouched, last = sizes(0.5, 0.0, 1.5)
+    assert 1 / untouched == pytest.approx((1 / first + 1 / last) / 2, rel=1e-4)

@@ -120,6 +120,7 @@ METHODS = [
         for score in (Gradient(), SNIP(), Taylor(), Movement())
     ),
     ("Gradual", {"pattern": "2:4", "delta_t": 3}),
+    ("Gradual", {"sparsity": 0.8, "schedule": "constant"}),
     ("Gradual", {"sparsity": 0.75, "pattern": "fan_in", "delta_t": 5}),
     ("Static", {"sparsity": 0.8}),
     ("Static", {"sparsity": 0.8, "score": "magnitude"}),
@@ -128,6 +129,7 @@ METHODS = [
     ("RigL", {"sparsity": 0.8}),
     ("RigL", {"sparsity": 0.75, "delta_t": 4, "window": 3, "pattern": "fan_in"}),
     ("Trigger", {"sparsity": 0.8, "delta_t": 2}),
+    ("Trigger", {"sparsity": 0.8, "schedule": "constant"}),
     ("Trigger", {"sparsity": 0.7, "delta_t": 2, "quantile": 0.2, "revive": 1.5}),
     ("Trigger", {"sparsity": 0.7, "delta_t": 2, "threshold": 0.05, "patience": 3}),
     ("Trigger", {"sparsity": 0.5, "delta_t": 3, "patience": 1, "pattern": "row"}),

@@ -128,3 +128,15 @@ def test_no_batch_is_refused() -> None:
 def test_other_words_are_refused() -> None:
     with pytest.raises(UsageError, match="batch_norm='yes'; accepted are 'reestimate' and 'keep'"):
         prune(network(), OneShot(sparsity=0.5), batch_norm="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("samples", [8, 64])
+def test_a_channel_without_a_filter_passes_on_what_it_did_in_training(samples: int) -> None:
+    """Its variance is all but zero, which would magnify an error of the mean a hundredfold."""
+    model = trained(images(8))
+    method = OneShot(sparsity=0.5, pattern="row", allocation="uniform")
+    prune(model, method, data=[images(1, seed=5)[0][:samples]])
+    dead = ~model[0].weight.flatten(1).any(1)
+    assert int(dead.sum()) == 4
+    normalised = model[:2](images(1, seed=9)[0])[:, dead]
+    assert float(normalised.detach().abs().max()) < 0.5

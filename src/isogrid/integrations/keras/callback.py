@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from isogrid.checks import check_whole
 from isogrid.errors import SparsifierError, UsageError
 from isogrid.integrations.keras.counting import SparsityReport, count
 from isogrid.integrations.keras.files import read_state
@@ -89,10 +90,9 @@ class Sparsify(keras.callbacks.Callback):
             raise UsageError(
                 f"{type(method).__name__} holds a floor and gets no metric to compare with it; name it with metric=."
             )
-        if total_steps is not None and (
-            isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1
-        ):
-            raise UsageError(f"Sparsify got total_steps={total_steps!r}; accepted is a whole number >= 1, or None.")
+        if total_steps is not None:
+            check_whole("Sparsify", "total_steps", total_steps)
+        check_whole("Sparsify", "seed", seed, least=0)
         self.method = method
         self.report: SparsityReport | None = None
         """Exact counts, when training has ended."""

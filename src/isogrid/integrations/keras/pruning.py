@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from isogrid.checks import check_whole
 from isogrid.errors import UsageError
 from isogrid.integrations.keras.counting import SparsityReport, count
 from isogrid.integrations.keras.methods.oneshot import OneShot
@@ -43,6 +44,7 @@ def prune(
         raise UsageError(
             f"prune() got {method!r}; accepted is OneShot(sparsity=0.5), for other methods belong into Sparsify."
         )
+    check_whole("prune()", "seed", seed, least=0)
     found = find_targets(model, targets, ignore, embeddings=embeddings)
     state = SparseState(found, method, total_steps=1, seed=seed)
     state.adopt_zeros()

@@ -69,6 +69,11 @@ class SparseLayer:
         return int(np.count_nonzero(self.weight))
 
     @property
+    def trained(self) -> bool:
+        """Whether the training moves the weight; else it is frozen."""
+        return bool(self.target.variable.trainable)
+
+    @property
     def finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
         return bool(np.isfinite(self.weight).all())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +59,10 @@ def reestimate_batch_norm(model: nn.Module, data: Iterable[Any], forward: Forwar
 def follow_batch_norm(model: nn.Module, before: Mapping[str, Statistics], after: Mapping[str, Statistics]) -> None:
     """Move running statistics by as much as those of the same data moved from `before` to `after`.
 
-    Means by the difference, variances by the ratio.  So what few samples get wrong cancels out, and where nothing
-    changed the running statistics stay as training left them.
+    Variances by the ratio, and means by the difference, but with the deviation shrinks what few samples got wrong in
+    `before`: of a channel that is all but gone the mean seen now is right, and an error that was small beside its old
+    deviation would be magnified by its new one.  Where nothing changed the running statistics stay as training left
+    them.
     """
     layers = batch_norms(model)
     for name in before.keys() & after.keys():
@@ -71,7 +74,11 @@ def follow_batch_norm(model: nn.Module, before: Mapping[str, Statistics], after:
         ratio = new.variance / old.variance
         moved = torch.where(torch.isfinite(ratio) & (ratio > 0), variance * ratio, new.variance)
         moved = torch.where(old.variance == new.variance, variance, moved)
-        _write(layer, mean + (new.mean - old.mean), moved)
+        shrunk = (moved / variance).sqrt().nan_to_num(0.0, 0.0)
+        followed = torch.where(
+            (old.mean == new.mean) & (old.variance == new.variance), mean, new.mean + (mean - old.mean) * shrunk
+        )
+        _write(layer, followed, moved)
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
@@ -99,7 +106,8 @@ def measure_batch_norm(model: nn.Module, calibration: Calibration) -> dict[str, 
                 layer.momentum = None  # the plain average over batches
                 layer.training = True
             for batch in calibration:
-                _answer(model, calibration, batch)
+                with batch_statistics():
+                    calibration.answer(model, batch)
             for name, layer in layers.items():
                 assert layer.running_mean is not None
                 assert layer.running_var is not None
@@ -114,9 +122,11 @@ def measure_batch_norm(model: nn.Module, calibration: Calibration) -> dict[str, 
     return found
 
 
-def _answer(model: nn.Module, calibration: Calibration, batch: Any) -> None:
+@contextlib.contextmanager
+def batch_statistics() -> Iterator[None]:
+    """Around a forward pass that normalises by its batch's own statistics: raise ``DataError`` where it has none."""
     try:
-        calibration.answer(model, batch)
+        yield
     except ValueError as problem:
         if "more than 1 value per channel" not in str(problem):
             raise
