@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import isogrid as ig
 from isogrid.errors import DataError, TargetError, TrainingError, UnsupportedError, UsageError
+from isogrid.evaluating import plain_attention
 from isogrid.structure import Kept, ShrunkAttention, ShrunkGroup, Sums, UnitScore
 from structure.networks import NETWORKS, Encoder, LeNet, ResNet, build, lively
 
@@ -401,6 +405,8 @@ def test_zeros_inside_what_stays_are_kept() -> None:
         ({"minimum": 0}, r"shrink got minimum=0; accepted is a whole number >= 1"),
         ({"round_to": 2.0}, r"shrink got round_to=2.0"),
         ({"tolerance": -1.0}, r"shrink got tolerance=-1.0"),
+        ({"tolerance": "x"}, r"shrink got tolerance='x'; accepted is a number >= 0"),
+        ({"ignore": 3}, r"shrink got ignore=3; accepted are names"),
         ({"allocation": "erk"}, r"Unknown allocation 'erk'"),
         ({"score": "wanda"}, r"Unknown score 'wanda'.*: accepted are magnitude, taylor"),
         ({"score": 3}, r"shrink got score=3"),
@@ -442,3 +448,177 @@ def test_wrappers_are_seen_through() -> None:
     model = ResNet()
     averaged = torch.optim.swa_utils.AveragedModel(model)
     assert isinstance(ig.shrink(averaged, torch.randn(2, 3, 12, 12), sparsity=0.5).model, ResNet)
+
+
+class Mixed(nn.Module):
+    """Attention whose keys get a row of zeros: heads and widths of it end up as one unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(10, 32) for _ in range(3))
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True, add_zero_attn=True)
+        self.last = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed, _ = self.attention(self.query(x), self.key(x), self.value(x), need_weights=False)
+        return self.last(mixed)
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.1])
+def test_units_that_become_one_on_their_way_are_not_taken_for_dead(sparsity: float | None) -> None:
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    shrunk = ig.shrink(model, torch.randn(2, 5, 10), sparsity=sparsity)
+    x = torch.randn(3, 7, 10)
+    if sparsity is None:
+        assert torch.allclose(answer(shrunk.model, x), answer(model, x), atol=1e-6)
+    assert shrunk.model.query.out_features == (32 if sparsity is None else 29)
+    assert all(found.after >= 0.9 * found.before - 1 for found in shrunk.report.groups)
+    assert "goes all together or not at all in attention" in reasons(shrunk).values()
+
+
+def test_what_seems_dead_beside_units_that_go_is_compared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 2)), torch.randn(4, 6)
+    shrinking = importlib.import_module("isogrid.structure.shrink")
+    follow = shrinking.trace
+
+    def mistaken(*given: Any) -> Any:
+        traced = follow(*given)
+        traced.alive[traced.coupling.units.find(traced.sites["0.weight", 0])[:3]] = False
+        return traced
+
+    monkeypatch.setattr(shrinking, "trace", mistaken)
+    shrunk = ig.shrink(model, x, sparsity={"1": 0.5, "0": 0.25})
+    assert reasons(shrunk)["0"].startswith("without some of them the outputs are wrong by")
+    assert shrunk.model[0].out_features == 8
+    assert shrunk.model[1].out_features == 4
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("heads", [0.5, 0])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_shrunk_encoder_takes_padded_batches(heads: float, masked: bool) -> None:
+    """As it is made by default: the original reads padded batches as nested tensors."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2)
+    assert model.use_nested_tensor
+    x, padding = torch.randn(2, 5, 32), torch.zeros(2, 5, dtype=torch.bool)
+    padding[1, 3:] = True
+    example = {"src": x, "src_key_padding_mask": padding} if masked else x
+    small = ig.shrink(model, example, sparsity=0.5, heads=heads).model.eval()
+    with torch.no_grad():
+        found = small(x, src_key_padding_mask=padding)
+        with plain_attention():
+            wanted = small(x, src_key_padding_mask=padding)
+    assert torch.allclose(found[~padding], wanted[~padding], atol=1e-5)
+
+
+class Queries(nn.Module):
+    """Learned tokens go through layers as views of a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.randn(3, 16))
+        self.norm, self.first, self.last = nn.LayerNorm(16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.tokens.unsqueeze(0)).mean(1) + self.first(x))
+
+
+def test_views_of_parameters_may_be_handed_to_layers() -> None:
+    torch.manual_seed(0)
+    assert ig.shrink(Queries(), torch.randn(2, 16), sparsity=0.25).report.multiply_adds_after > 0
+
+
+class Counting(nn.Module):
+    """Its forward leaves traces in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+        self.calls, self.cache = 0, None
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen += 1
+        if self.cache is None:
+            self.cache = torch.relu(self.first(x))
+        return self.last(torch.relu(self.first(x)) + self.cache)
+
+
+def test_neither_model_has_been_run() -> None:
+    model = Counting()
+    shrunk = ig.shrink(model, torch.randn(4, 6), sparsity=0.5)
+    assert shrunk.model.first.out_features == 4
+    for one in (model, shrunk.model):
+        assert (one.calls, float(one.seen), one.cache) == (0, 0.0, None)
+
+
+class Drawing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(nn.functional.dropout(self.first(x)))
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.5])
+def test_a_model_that_draws_random_numbers_is_told_so(sparsity: float | None) -> None:
+    with pytest.raises(UnsupportedError, match="answers the same example differently each time"):
+        ig.shrink(Drawing(), torch.randn(4, 6), sparsity=sparsity)
+
+
+def test_a_layer_under_a_mask_of_pytorch_says_how_large_it_is() -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    with pytest.raises(UnsupportedError, match=r"The model cannot be copied .*fold what torch"):
+        ig.shrink(model, torch.randn(4, 6), sparsity=0.5)
+    with torch.no_grad():
+        model(torch.randn(1, 6))
+    small = ig.shrink(model, torch.randn(4, 6), sparsity=0.5).model
+    assert (small[0].out_features, tuple(small[0].weight_orig.shape)) == (8, (8, 6))
+    assert small(torch.randn(2, 6)).shape == (2, 2)
+
+
+def test_a_single_head_is_named() -> None:
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.attention = nn.Linear(8, 32), nn.MultiheadAttention(32, 1, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.attention(x, x, x)[0]
+
+    shrunk = ig.shrink(Single(), torch.randn(2, 5, 8), sparsity=0.5)
+    assert any("its one head is 32 wide" in reason.lower() for reason in reasons(shrunk).values())
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "error", "message"),
+    [
+        (nn.Linear(2, 2, device="meta"), torch.ones(1, 2), UnsupportedError, "on the meta device"),
+        ("model", torch.ones(1, 2), UnsupportedError, "shrink got str; accepted is a torch.nn.Module"),
+        (nn.Linear(2, 2), None, UsageError, "shrink got NoneType for an example; accepted are a tensor"),
+    ],
+)
+def test_what_is_no_model_and_what_is_no_example(model: Any, example: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        ig.shrink(model, example)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    small = ig.shrink(
+        nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), torch.ones(1, 4), sparsity=np.float32(0.5), minimum=np.int64(2)
+    )
+    assert small.model[0].out_features == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_scripted_model_is_refused() -> None:
+    scripted = torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2))
+    with pytest.raises(UnsupportedError, match="that is not scripted"):
+        ig.shrink(scripted, torch.ones(1, 2))

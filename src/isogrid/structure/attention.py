@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from isogrid.errors import UsageError
+from isogrid.errors import UnsupportedError, UsageError
 
 
 class ShrunkAttention(nn.MultiheadAttention):
@@ -24,10 +24,16 @@ class ShrunkAttention(nn.MultiheadAttention):
 
     @classmethod
     def adopt(cls, module: nn.MultiheadAttention) -> None:
-        """Turn a module whose parameters have been cut into one of this class, in place."""
-        module.__class__ = cls
+        """Turn a module whose parameters have been cut into one of this class, in place.
+
+        Raises:
+            UnsupportedError: less than one head is left.
+        """
         packed = module.in_proj_weight
         width = packed.shape[0] // 3 if packed is not None else module.q_proj_weight.shape[0]
+        if width < module.head_dim:
+            raise UnsupportedError(f"Its one head is {module.head_dim} wide; heads are removed whole")
+        module.__class__ = cls
         module.num_heads = width // module.head_dim
         module.embed_dim = module.out_proj.weight.shape[0]
         module.kdim = module.embed_dim if packed is not None else module.k_proj_weight.shape[1]

@@ -69,7 +69,7 @@ class Coupling:
 
     def current(self, labels: Labels) -> Labels:
         """The same labels by the units of now, which may vary along fewer axes than when they were made."""
-        planes = (Plane(compact(self.units.find(plane.ids)), plane.site) for plane in labels.planes)
+        planes = tuple(map(self._compacted, labels.planes))
         return Labels(labels.shape, tuple(plane for plane in planes if plane.axes), labels.zero)
 
     def freeze(self, labels: Labels, reason: str) -> None:
@@ -129,7 +129,7 @@ class Coupling:
                 plane, alike = self._joined(wide, narrow.axes), False
             else:
                 self.units.join(wide.ids, narrow.ids)
-                plane = Plane(compact(self.units.find(wide.ids + 0 * narrow.ids)))
+                plane = self._compacted(Plane(wide.ids + 0 * narrow.ids))
         return [*rest, plane], alike
 
     def reduce(self, labels: Labels, axes: Sequence[int], *, mixes: bool = True) -> tuple[Labels, list[Plane]]:
@@ -209,7 +209,14 @@ class Coupling:
 
     def _joined(self, plane: Plane, axes: Sequence[int]) -> Plane:
         self.units.join_along(plane.ids, axes)
-        return Plane(compact(self.units.find(plane.ids)), plane.site)
+        return self._compacted(plane)
+
+    def _compacted(self, plane: Plane) -> Plane:
+        """The plane by the units of now.  An axis that has become one unit stays: nobody would follow it further."""
+        compacted = Plane(compact(self.units.find(plane.ids)), plane.site)
+        if plane.axes and not compacted.axes:
+            self.units.freeze(plane.ids, f"goes all together or not at all in {self.place}")
+        return compacted
 
 
 def _align(labels: Labels, axes: int) -> Labels:

@@ -46,6 +46,9 @@ def cut(model: nn.Module, trace: Trace, gone: Tensor, attributes: Sequence[str] 
         below = [module.out_proj.weight] if isinstance(module, nn.MultiheadAttention) else []
         if any(tensor is not None and id(tensor) in changed for tensor in [*own, *below]):
             _resize(module)
+    for module in modules.values():
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, ShrunkAttention) for m in module.modules()):
+            module.use_nested_tensor = False  # what its fused evaluation reads padded batches as
     for place, attribute, labels in trace.coupling.sizes:
         kept = int((~gone[labels]).sum())
         _scale(modules.get(place, model), attribute, kept, len(labels))
@@ -55,7 +58,9 @@ def cut(model: nn.Module, trace: Trace, gone: Tensor, attributes: Sequence[str] 
 
 def _resize(module: nn.Module) -> None:
     """Let a module's attributes say what its parameters do."""
-    weight = getattr(module, "weight", None)
+    weight = module._parameters.get("weight_orig")  # behind a mask of torch.nn.utils.prune
+    if weight is None:
+        weight = getattr(module, "weight", None)
     if isinstance(module, nn.MultiheadAttention):
         ShrunkAttention.adopt(module)
     elif isinstance(module, _NormBase):

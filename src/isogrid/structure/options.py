@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
@@ -17,9 +18,7 @@ from isogrid.structure.groups import Group, Kept
 Names = str | Sequence[str] | None
 
 
-def check_options(
-    sparsity: Any, heads: Any, allocation: Any, minimum: Any, round_to: Any, tolerance: float | None
-) -> None:
+def check_options(sparsity: Any, heads: Any, allocation: Any, minimum: Any, round_to: Any, tolerance: Any) -> None:
     """Raise UsageError for an option that is out of its range."""
     for entry, value in sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]:
         _check_fraction(f"sparsity for {entry!r}" if entry else "sparsity", value)
@@ -27,18 +26,21 @@ def check_options(
     if allocation not in ("uniform", "global"):
         raise unknown_name("allocation", str(allocation), ["uniform", "global"])
     for option, value in (("minimum", minimum), ("round_to", round_to)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise UsageError(f"shrink got {option}={value!r}; accepted is a whole number >= 1.")
-    if tolerance is not None and not tolerance >= 0:
+    if tolerance is not None and not (_is_number(tolerance) and tolerance >= 0):
         raise UsageError(f"shrink got tolerance={tolerance!r}; accepted is a number >= 0.")
 
 
 def _check_fraction(option: str, value: Any) -> None:
     if value is None:
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not 0 <= value < 1:
+    if not _is_number(value) or not 0 <= value < 1:
         raise UsageError(f"shrink got {option}={value!r}; accepted is a fraction in [0, 1).")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def budget_for(
@@ -84,8 +86,11 @@ def split_ignored(groups: Sequence[Group], ignore: Names, model: nn.Module) -> t
     """The groups that touch nothing of what is to be ignored, and the others.
 
     Raises:
+        UsageError: something else than names.
         TargetError: an entry matches no parameter.
     """
+    if not isinstance(ignore, str | Sequence | None):
+        raise UsageError(f"shrink got ignore={ignore!r}; accepted are names or regular expressions, one or a list.")
     entries = [ignore] if isinstance(ignore, str) else list(ignore or [])
     matchers = [_matcher("ignore", entry) for entry in entries]
     names = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from isogrid.calibration import Forward, Loss
-from isogrid.errors import UnsupportedError, first_line
+from isogrid.errors import UnsupportedError, UsageError, first_line
 from isogrid.evaluating import call_model
 from isogrid.masks import unwrap
 from isogrid.structure.choosing import choose
@@ -78,7 +78,8 @@ def shrink(
     Raises:
         UsageError: an option out of its range, or a score that needs data and got none.
         TargetError: a name in `sparsity` or `ignore` matches nothing.
-        UnsupportedError: the model does not run on the example, or the new one differs from what it should compute.
+        UnsupportedError: the model does not run on the example, answers it differently each time, cannot be copied, or
+            has no weights to cut (a ScriptModule, the meta device); or the new one differs from what it should compute.
         TrainingError: a score that is not finite.
 
     Source: coupled groups as in Fang et al. 2023, "DepGraph", arXiv:2301.12900.
@@ -100,8 +101,8 @@ def shrink(
     """
     score = check_unit_score(score)
     check_options(sparsity, heads, allocation, minimum, round_to, tolerance)
-    source = unwrap(model)
-    before = _answer(source, example)
+    source = _check_model(unwrap(model), example)
+    before = _answer(_copied(source), example)
     work = _Work(source, example, before, trace(copy.deepcopy(source), example), tolerance)
     groups, kept = find_groups(work.trace)
     groups, ignored = split_ignored(groups, ignore, source)
@@ -154,6 +155,7 @@ class _Work:
         found = self._attempt(chosen, exact=exact)
         if not isinstance(found, str):
             return *found, []
+        self._check_repeats()
         refused, possible = [], {}
         for group in groups:
             if group.name in chosen:
@@ -170,6 +172,15 @@ class _Work:
             )
         return *found, refused
 
+    def _check_repeats(self) -> None:
+        """Raise ``UnsupportedError`` if the model answers differently each time: nothing can be compared then."""
+        found = self._compare(_answer(copy.deepcopy(self.model), self.example), self.before)
+        if isinstance(found, str):
+            raise UnsupportedError(
+                "The model answers the same example differently each time, in evaluation mode; accepted is one that "
+                "repeats its answer, so leave out what draws random numbers there."
+            )
+
     def _attempt(self, chosen: Mapping[str, Sequence[int]], *, exact: bool) -> tuple[nn.Module, float] | str:
         """The model without the chosen units and its error, or why that cannot be."""
         units = self.trace.coupling.units
@@ -179,13 +190,20 @@ class _Work:
             wanted = self.before
         else:
             wanted = masked_answer(copy.deepcopy(self.model), self.example, self.trace, gone)
+            dead = gone & ~self.trace.alive
+            if bool(dead.any()):
+                # What seems dead must change nothing; the other units that go hide whether it does.
+                spared = masked_answer(copy.deepcopy(self.model), self.example, self.trace, dead)
+                if isinstance(found := self._compare(spared, self.before), str):
+                    return found
         problem = ""
         for attributes in _guesses(self.trace, gone):
             small = copy.deepcopy(self.model)
-            cut(small, self.trace, gone, attributes)
             try:
-                with spelled_out(small):
-                    answer = tensors_in(call_model(small, self.example))
+                cut(small, self.trace, gone, attributes)
+                tried = copy.deepcopy(small)  # what a forward leaves behind is not for the caller
+                with spelled_out(tried):
+                    answer = tensors_in(call_model(tried, self.example))
             except Exception as failure:
                 problem = problem or f"the forward fails without some of them: {first_line(failure)}"
                 continue
@@ -197,8 +215,10 @@ class _Work:
 
     def _compare(self, answer: Sequence[Tensor], wanted: Sequence[Tensor]) -> float | str:
         """The error of an answer, or what is wrong with it."""
+        if len(answer) != len(wanted):
+            return f"without some of them there are {len(answer)} outputs and not {len(wanted)}"
         worst = 0.0
-        for got, right in zip(answer, wanted, strict=False):
+        for got, right in zip(answer, wanted, strict=True):
             if got.shape != right.shape:
                 return f"without some of them the output has shape {tuple(got.shape)} and not {tuple(right.shape)}"
             if not right.is_floating_point():
@@ -225,6 +245,34 @@ def _guesses(trace: Trace, gone: Tensor) -> Iterator[tuple[str, ...]]:
         yield HEAD_WIDTHS
 
 
+def _check_model(model: Any, example: Any) -> nn.Module:
+    """Refuse what is no model whose parameters can be cut, and what is no example."""
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            f"shrink got {type(model).__name__}; accepted is a torch.nn.Module that is not scripted."
+        )
+    if any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
+        raise UnsupportedError(
+            "shrink got a model on the meta device, without numbers; accepted is one that holds them."
+        )
+    if not isinstance(example, Tensor | Sequence | Mapping) or isinstance(example, str):
+        raise UsageError(
+            f"shrink got {type(example).__name__} for an example; accepted are a tensor, the sequence of the "
+            "positional arguments, and a mapping of keyword arguments."
+        )
+    return model
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as problem:
+        raise UnsupportedError(
+            f"The model cannot be copied ({first_line(problem)}); accepted is one that copy.deepcopy takes, so fold "
+            "what torch.nn.utils.prune or weight_norm left in it."
+        ) from problem
+
+
 def _answer(model: nn.Module, example: Example) -> list[Tensor]:
     """The tensors that a model answers with.
 
@@ -246,8 +294,10 @@ def _size(model: nn.Module) -> int:
 
 
 def _multiply_adds(model: nn.Module, example: Example) -> int:
-    with spelled_out(model), FlopCounterMode(display=False) as counter:
-        call_model(model, example)
+    # The counter hangs hooks on what has gradients, and fails on views of parameters: a copy is counted, without any.
+    counted = copy.deepcopy(model).requires_grad_(False)
+    with spelled_out(counted), FlopCounterMode(display=False) as counter:
+        call_model(counted, example)
     return int(counter.get_total_flops()) // 2
 
 
