@@ -84,6 +84,67 @@ def test_the_teacher_is_left_as_it_is_and_gets_no_gradients() -> None:
     assert not any(module._forward_hooks for one in (model, teacher) for module in one.modules())
 
 
+def test_a_teacher_in_training_mode_answers_in_eval_mode_and_stays_in_its_own() -> None:
+    inner = network()
+    inner[1].eval()
+    teacher = nn.Sequential(nn.Dropout(0.5), inner)
+    modes = [module.training for module in teacher.modules()]
+    model = network()
+    distiller = Distiller(model, teacher, weight=1.0, features={"0": "1.0"}, example=X)
+    assert [module.training for module in teacher.modules()] == modes
+    assert loss_of(model, distiller).item() == loss_of(model, distiller).item()
+    assert [module.training for module in teacher.modules()] == modes
+    alone = nn.Sequential(nn.Dropout(0.5), network())
+    copied = Distiller(alone.eval(), weight=1.0)
+    copied.teacher.train()  # as the module that holds it does
+    assert loss_of(alone, copied).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [4, 6])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_features_of_another_batch_are_refused(width: int, samples: int) -> None:
+    model = network(width)
+    distiller = Distiller(model, network(6), features=["0"], example=X)
+    answer = model(X)
+    model(X[:samples])
+    with pytest.raises(UsageError, match=rf"features of 0 have shape \({samples}, {width}, 5, 5\).*same inputs"):
+        distiller(torch.tensor(1.0), answer, X)
+    assert loss_of(model, distiller).isfinite()
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_features_with_other_channels_than_the_example_are_refused(width: int) -> None:
+    model, teacher = nn.Sequential(nn.Identity()), nn.Sequential(nn.Linear(4, width, bias=False))
+    distiller = Distiller(model, teacher, features=["0"], example=torch.ones(2, 4))
+    teacher[0].weight = nn.Parameter(torch.ones(6, 4))
+    teacher.append(nn.Linear(6, 4))
+    x = torch.ones(2, 4)
+    with pytest.raises(UsageError, match=r"shape \(2, 4\) and the teacher's of 0 \(2, 6\).*as in the example"):
+        distiller(torch.tensor(1.0), model(x), x)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "x"),
+    [
+        (nn.Conv1d(3, 8, 3, padding=1), nn.Conv1d(3, 16, 3, padding=1), torch.randn(4, 3, 6)),
+        (nn.Conv2d(3, 8, 3), nn.Conv2d(3, 16, 3), torch.randn(4, 3, 6, 6)),
+        (nn.Linear(5, 8), nn.Linear(5, 16), torch.randn(4, 6, 5)),
+        (nn.Linear(5, 8), nn.Linear(5, 16), torch.randn(4, 7, 6, 5)),
+    ],
+)
+def test_the_axis_in_which_features_differ_is_mapped(own: nn.Module, other: nn.Module, x: torch.Tensor) -> None:
+    model, teacher = nn.Sequential(own, nn.Flatten(), nn.LazyLinear(3)), nn.Sequential(other, nn.Flatten())
+    teacher.append(nn.LazyLinear(3))
+    model(x), teacher(x)
+    distiller = Distiller(model, teacher, features="0", example=x, weight=0.0)
+    (weight,) = distiller.parameters()
+    here, there = own(x), other(x)
+    (axis,) = [place for place in range(x.dim()) if here.shape[place] != there.shape[place]]
+    mapped = torch.tensordot(here, weight, dims=([axis], [1])).movedim(-1, axis)
+    expected = (mapped - there).square().mean() / there.square().mean()
+    assert torch.allclose(distiller(torch.tensor(0.0), model(x), x), expected, rtol=1e-4)
+
+
 def test_without_a_teacher_the_model_as_it_is_now_teaches() -> None:
     model = network()
     distiller = Distiller(model, weight=1.0)
@@ -129,6 +190,11 @@ def test_a_call_without_a_run_of_the_student_is_refused() -> None:
         ({"features": ["00"], "example": X}, "module of the student '00'"),
         ({"features": {"0": "9"}, "example": X}, "module of the teacher '9'"),
         ({"features": {"0": "2"}, "example": X}, "differ in their channels"),
+        (
+            {"features": ["0"], "example": X[:, 0, 0]},
+            "The student fails on the example .*; accepted is what its",
+        ),
+        ({"features": ["0"], "example": 3}, "The student fails on the example"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_no_hook(options: dict[str, Any], said: str) -> None:
@@ -154,6 +220,10 @@ def test_the_model_itself_is_no_teacher_and_a_distiller_is_not_copied() -> None:
         ({"temperature": None}, "temperature=None"),
         ({"feature_weight": "x"}, "feature_weight='x'"),
         ({"teacher": 3}, "teacher=3; accepted is a module"),
+        ({"features": 3}, "features=3; accepted is the name of a module, a sequence of names, or a mapping"),
+        ({"features": [0]}, r"features=\[0\]; accepted is the name"),
+        ({"features": [["0"]]}, r"features=\[\['0'\]\]; accepted"),
+        ({"features": {"0": 0}}, "features={'0': 0}; accepted"),
     ],
 )
 def test_values_of_another_type_are_refused(options: dict[str, Any], said: str) -> None:

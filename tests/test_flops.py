@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from isogrid.errors import UsageError
+from isogrid.errors import UnsupportedError, UsageError
 from isogrid.flops import FlopCount, count_flops
 from isogrid.masks import find_targets
 
@@ -83,6 +83,102 @@ def test_named_arguments_and_an_example_without_a_tensor() -> None:
     assert count_flops(net, (torch.zeros(3, 4),)).dense == 2 * 3 * 8
     with pytest.raises(UsageError, match="type int holds no tensor"):
         count_flops(net, 3)  # type: ignore[arg-type]
+
+
+def test_a_recurrent_layer_that_gets_its_input_by_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(8, 16)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.lstm(input=x)[0]
+
+    x = torch.randn(5, 2, 8)
+    expected = {"weight_ih_l0": 2 * 10 * 64 * 8, "weight_hh_l0": 2 * 10 * 64 * 16}
+    assert count_flops(nn.LSTM(8, 16), {"input": x}).layers == expected
+    assert count_flops(Named(), x).layers == {f"lstm.{name}": flops for name, flops in expected.items()}
+
+
+class Cast(nn.Module):
+    """A model under autocast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.m = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 4))
+        self.a = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = self.m(x)
+            answer: torch.Tensor = self.a(found, found, found)[0]
+        return answer
+
+
+def test_weights_that_autocast_casts_keep_their_names() -> None:
+    net = Cast()
+    plain = nn.Sequential(net.m, net.a)
+    x = torch.randn(3, 8, 5)
+    count = count_flops(net, x)
+    assert count.layers["m.0.weight"] == 2 * 3 * 5 * 8 * 24
+    assert count.layers["m.1.weight"] == 2 * 24 * 16 * 5
+    assert count.layers["m.3.weight"] == 2 * 24 * 4 * 16
+    assert count.layers["a.in_proj_weight"] == 2 * 24 * 4 * 12
+    assert count.rest == 2 * (2 * 3 * 8 * 4 * 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = plain[0](x)  # leaves casts in autocast's memory
+        assert count_flops(plain[0], x).rest == 0
+        assert torch.is_autocast_cache_enabled()
+        assert wanted.requires_grad
+
+
+def test_weights_that_are_joined_share_the_product_and_what_is_joined_with_others_does_not() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k = nn.Linear(6, 5, bias=False), nn.Linear(6, 7, bias=False)
+            self.free = nn.Parameter(torch.zeros(2, 6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            both = torch.cat([self.q.weight, self.k.weight])
+            return x @ both.T + (x @ torch.cat([both, self.free]).T).sum()
+
+    count = count_flops(Joined(), torch.randn(4, 6))
+    assert count.layers == {"q.weight": 2 * 4 * 6 * 5, "k.weight": 2 * 4 * 6 * 7}
+    assert count.rest == 2 * 4 * 6 * 14
+
+
+def test_what_takes_the_memory_of_a_cast_weight_is_no_weight() -> None:
+    class Busy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(32, 32, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.double() @ self.one.weight.double().T
+            for _ in range(20):
+                x = (x + 1) @ (x - 1)
+            return x
+
+    count = count_flops(Busy(), torch.randn(32, 32))
+    assert count.layers == {"one.weight": 2 * 32**3}
+    assert count.rest == 20 * 2 * 32**3
+
+
+def test_a_copy_that_has_no_storage_is_let_pass() -> None:
+    class Sparse(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + x.to_sparse().clone().double().to_dense().sum()
+
+    assert count_flops(Sparse(4, 2), torch.ones(3, 4)).layers == {"weight": 2 * 3 * 8}
+
+
+@pytest.mark.parametrize("example", [torch.zeros(2, 3), (torch.zeros(2, 4), 1), {"x": torch.zeros(2, 4)}])
+def test_an_example_that_does_not_fit_is_refused_in_one_sentence(example: Any) -> None:
+    net = nn.Linear(4, 2)
+    with pytest.raises(UnsupportedError, match=r"^The model fails on the example \(.*\); accepted is what its forward"):
+        count_flops(net, example)
+    assert net.training
 
 
 def test_a_training_step_is_three_passes_and_growth_by_gradient_a_dense_one_more() -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
-import torch
 from torch import Tensor, nn
 
 from isogrid.errors import UnsupportedError, UsageError
-from isogrid.evaluating import call_model, evaluating
+from isogrid.evaluating import call_model, evaluating, running_the_example
 from isogrid.masks import unwrap
 from isogrid.names import unknown_name
 
@@ -25,6 +24,7 @@ def distillation_loss(answer: Tensor, wanted: Tensor, temperature: float) -> Ten
 
     Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2.
 
+    >>> import torch
     >>> distillation_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]]), 3.0).item()
     0.0
     """
@@ -41,7 +41,8 @@ class Distiller:
     mean squared error else (Hinton, Vinyals and Dean 2015, arXiv:1503.02531).  Features: for each pair of modules
     ``feature_weight |P(s) - t|^2 / |t|^2`` is added (FitNets, Romero et al. 2015, arXiv:1412.6550, eq. 3; dividing by
     the teacher's own size is ours, so that one weight fits all layers).  P is the identity where the two have equal
-    shapes, else a learned linear map of the channels, as for a student that was shrunk.
+    shapes, else a learned linear map of the channels, the one axis in which they differ, as for a student that was
+    shrunk.
 
     Args:
         model: the student.
@@ -58,7 +59,9 @@ class Distiller:
     Raises:
         UsageError: a number out of range, an unknown module, features without an example, or shapes that differ in
             more than their channels.
+        UnsupportedError: the student or the teacher does not run on the example.
 
+    >>> import torch
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> x, y = torch.randn(16, 4), torch.randint(0, 3, (16,))
@@ -93,11 +96,10 @@ class Distiller:
             raise UsageError(f"Distiller got teacher={teacher!r}; accepted is a module, or None for a copy.")
         if teacher is not None and unwrap(teacher) is unwrap(model):
             raise UsageError("Distiller got the model as its own teacher; leave teacher out, and a copy is made.")
-        self.teacher = (copy.deepcopy(unwrap(model)) if teacher is None else teacher).eval()
+        self._pairs = _pairs(features)
+        self.teacher = copy.deepcopy(unwrap(model)).eval() if teacher is None else teacher
         self.weight, self.temperature, self.measure = weight, temperature, measure
         self.feature_weight = feature_weight
-        features = [features] if isinstance(features, str) else features
-        self._pairs = dict(features) if isinstance(features, Mapping) else {name: name for name in features}
         self._student = _Watched(unwrap(model), list(self._pairs), "student")
         try:
             self._taught = _Watched(unwrap(self.teacher), list(self._pairs.values()), "teacher")
@@ -121,9 +123,9 @@ class Distiller:
 
         Raises:
             UsageError: the answer holds no logits or has another shape than the teacher's, or the features of the
-                answer were not seen.
+                answer were not seen, or are of other inputs.
         """
-        with torch.no_grad():
+        with evaluating(self.teacher):
             wanted = self.teacher(*inputs, **named)
         student, teacher = _logits(answer), _logits(wanted)
         if student.shape != teacher.shape:  # which would be stretched to one another without a word
@@ -139,7 +141,7 @@ class Distiller:
         seen, taught = self._student.take(), self._taught.take()
         for own, other in self._pairs.items():
             target = taught[other].detach()
-            difference = (self._project(own, seen[own]) - target).square().mean()
+            difference = (self._projected(own, other, seen[own], target) - target).square().mean()
             total = total + self.feature_weight * difference / target.square().mean().clamp_min(1e-12)
         return total
 
@@ -164,30 +166,39 @@ class Distiller:
     def _build_projections(self, model: nn.Module, example: Any) -> None:
         if example is None:
             raise UsageError("Distiller compares features and got no example; pass example=, a batch of inputs.")
-        with evaluating(model):
-            call_model(model, example)
-            call_model(self.teacher, example)
+        _run("student", model, example)
+        _run("teacher", self.teacher, example)
         seen, taught = self._student.take(), self._taught.take()
         for own, other in self._pairs.items():
             here, there = seen[own], taught[other]
             if here.shape == there.shape:
                 continue
-            axis = _channel_axis(here)
-            if here.dim() != there.dim() or _without(here, axis) != _without(there, axis):
+            axis = _mapped_axis(here, there)
+            if axis is None:
                 raise UsageError(
                     f"The features of {own} have shape {tuple(here.shape)} and those of the teacher's {other} "
-                    f"{tuple(there.shape)}; accepted are shapes that differ in their channels (axis {axis}) only."
+                    f"{tuple(there.shape)}; accepted are shapes that differ in their channels only, "
+                    "which are one axis and not that of the batch."
                 )
             projection = nn.Linear(here.shape[axis], there.shape[axis], bias=False)
             self.projections[own.replace(".", "/")] = projection.to(here.device, here.dtype)
 
-    def _project(self, name: str, features: Tensor) -> Tensor:
-        key = name.replace(".", "/")
-        if key not in self.projections:
+    def _projected(self, own: str, other: str, features: Tensor, target: Tensor) -> Tensor:
+        """The student's features in the shape of the teacher's."""
+        key, axis = own.replace(".", "/"), _mapped_axis(features, target)
+        if key not in self.projections and features.shape == target.shape:
             return features
-        axis = _channel_axis(features)
-        projected: Tensor = self.projections[key](features.movedim(axis, -1))
-        return projected.movedim(-1, axis)
+        if key in self.projections and axis is not None:
+            projection = self.projections[key]
+            if projection.weight.shape == (target.shape[axis], features.shape[axis]):
+                projected: Tensor = projection(features.movedim(axis, -1))
+                return projected.movedim(-1, axis)
+        # Shapes that differ in the batch would be stretched to one another without a word.
+        raise UsageError(
+            f"The student's features of {own} have shape {tuple(features.shape)} and the teacher's of {other} "
+            f"{tuple(target.shape)}; accepted are features of the same inputs, so that the student's last run before "
+            "a call is on what the call gets, with channels as in the example."
+        )
 
 
 class _Watched:
@@ -243,10 +254,27 @@ def _is_number(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
-def _channel_axis(features: Tensor) -> int:
-    """Axis 1 of images ``[n, c, ...]``, the last axis of matrices and of sequences ``[n, steps, units]``."""
-    return 1 if features.dim() >= 4 else features.dim() - 1
+def _pairs(features: str | Iterable[str] | Mapping[str, str]) -> dict[str, str]:
+    """Names of the student's modules to those of the teacher's."""
+    named = [features] if isinstance(features, str) else features
+    if isinstance(named, Iterable):
+        pairs = list(named.items()) if isinstance(named, Mapping) else [(name, name) for name in named]
+        if all(isinstance(name, str) for pair in pairs for name in pair):
+            return dict(pairs)
+    raise UsageError(
+        f"Distiller got features={features!r}; accepted is the name of a module, a sequence of names, or a mapping "
+        "from the student's to the teacher's names."
+    )
 
 
-def _without(features: Tensor, axis: int) -> list[int]:
-    return [size for index, size in enumerate(features.shape) if index != axis]
+def _run(role: str, model: nn.Module, example: Any) -> None:
+    with running_the_example(f"The {role}"), evaluating(model):
+        call_model(model, example)
+
+
+def _mapped_axis(here: Tensor, there: Tensor) -> int | None:
+    """The one axis in which two tensors differ; None where it is that of the batch, or not one."""
+    if here.dim() != there.dim():
+        return None
+    differing = [axis for axis, (a, b) in enumerate(zip(here.shape, there.shape, strict=True)) if a != b]
+    return differing[0] if len(differing) == 1 and differing[0] > 0 else None

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isogrid.errors import UnsupportedError, first_line
+
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
@@ -46,6 +48,22 @@ def plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def running_the_example(who: str = "The model") -> Iterator[None]:
+    """Around a call with an example that somebody else gave.
+
+    Raises:
+        UnsupportedError: it fails.
+    """
+    try:
+        yield
+    except Exception as problem:
+        raise UnsupportedError(
+            f"{who} fails on the example ({first_line(problem)}); accepted is what its forward accepts: a tensor, the "
+            "sequence of its positional arguments, or a mapping of its keyword arguments."
+        ) from problem
 
 
 def call_model(model: nn.Module, example: Tensor | Sequence[Any] | Mapping[str, Any]) -> Any:

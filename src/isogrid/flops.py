@@ -6,6 +6,7 @@ arXiv:1911.11134, appendix H); what a machine really saves of it is measured, no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from isogrid.errors import UsageError
-from isogrid.evaluating import call_model, evaluating, plain_attention
+from isogrid.evaluating import call_model, evaluating, plain_attention, running_the_example
 from isogrid.masks import Target, find_targets, unwrap
+
+_COPIES = (torch.ops.aten._to_copy, torch.ops.aten.clone, torch.ops.aten.cat, torch.ops.aten.stack)
+"""What lays its inputs out in other memory, perhaps in another number format."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def count_flops(
 
     Raises:
         UsageError: the example holds no tensor.
+        UnsupportedError: the model does not run on the example.
 
     >>> count_flops(nn.Linear(10, 5), torch.zeros(2, 10)).layers
     {'weight': 200}
@@ -100,19 +105,22 @@ def count_flops(
             f"The example of type {type(example).__name__} holds no tensor; accepted is a batch of inputs."
         )
     counter = _Counter(listed)
-    with evaluating(model), plain_attention(), counter.watching(model), counter:
+    with evaluating(model), plain_attention(), _fresh_casts(), counter.watching(model), running_the_example(), counter:
         call_model(model, example)
     return FlopCount({target.name: counter.found[target.name] for target in listed}, counter.rest, first.shape[0])
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up the products that run, each under the target whose storage it reads."""
+    """Adds up the products that run, each under the targets whose storage it reads, or a copy of it."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = {target.name: 0 for target in targets}
         self.rest = 0
-        self._owners = {_storage(target.parameter): target.name for target in targets}
+        self._owners = {
+            _storage(target.parameter): Counter({target.name: target.parameter.numel()}) for target in targets
+        }
+        self._copies: list[Tensor] = []
         self._paused = False
 
     def __torch_dispatch__(
@@ -120,27 +128,43 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if func.overloadpacket in _COPIES:
+            self._follow(args[0] if isinstance(args[0], list | tuple) else [args[0]], out)
         if not self._paused and (flops := _flops_of(func, args, kwargs, out)):
             self._add(next((a for a in args if isinstance(a, Tensor) and _storage(a) in self._owners), None), flops)
         return out
 
+    def _follow(self, sources: Sequence[Tensor], copy: Tensor) -> None:
+        """A copy of weights, such as autocast's, and what is joined of nothing else, belong to the same targets."""
+        if any(one.layout is not torch.strided for one in (*sources, copy)):  # which has no storage to know it by
+            return
+        owners = [self._owners.get(_storage(source)) for source in sources]
+        if owners and all(owners):
+            self._owners[_storage(copy)] = sum((found for found in owners if found), Counter())
+            self._copies.append(copy)  # so that no other tensor takes its place in memory
+
     def _add(self, weight: Tensor | None, flops: int) -> None:
         if weight is None:
             self.rest += flops
-        else:
-            self.found[self._owners[_storage(weight)]] += flops
+            return
+        owners = self._owners[_storage(weight)]
+        left = owners.total()
+        for name, size in owners.items():
+            part = flops * size // max(left, 1)
+            self.found[name] += part
+            flops, left = flops - part, left - size
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Count recurrent layers as wholes: they run as one call or as many, by the platform."""
         handles: list[Any] = []
 
-        def before(_: nn.Module, __: Any) -> None:
+        def before(*_: Any) -> None:
             self._paused = True
 
-        def after(module: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
+        def after(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], _: Any) -> None:
             self._paused = False
-            given = inputs[0]
+            given = inputs[0] if inputs else named["input"]
             steps = given.data.shape[0] if not isinstance(given, Tensor) else given.numel() // given.shape[-1]
             for name, weight in module.named_parameters(recurse=False):
                 if name.startswith("weight"):
@@ -150,12 +174,23 @@ class _Counter(TorchDispatchMode):
         for module in model.modules():
             if isinstance(module, nn.RNNBase):
                 handles.append(module.register_forward_pre_hook(before))
-                handles.append(module.register_forward_hook(after))
+                handles.append(module.register_forward_hook(after, with_kwargs=True))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def _fresh_casts() -> Iterator[None]:
+    """Autocast casts each weight anew: a copy that it kept from before belongs to no known weight."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def _storage(tensor: Tensor) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,19 @@ def test_bearable_stops_at_the_first_sparsity_that_loses_too_much() -> None:
     assert found.to_json()["layers"][0] == {"name": "a", "weights": 1, "metric": [1.1, 1.0, 1.3]}
 
 
-@pytest.mark.parametrize("sparsities", [[], [0.5, 0.5], [0.9, 0.5], [1.0], [-0.1], [float("nan")]])
-def test_sparsities_that_do_not_rise_are_refused(sparsities: list[float]) -> None:
-    with pytest.raises(UsageError, match="accepted are rising numbers"):
+def test_drops_that_were_not_measured_are_refused() -> None:
+    found = Sensitivity(LOSS, 1.0, (0.5, 0.9), {"a": (1.1, 1.3), "b": (2.0, 1.0)}, {"a": 1, "b": 1})
+    with pytest.raises(UsageError, match="Unknown layer 'foo': accepted are a, b"):
+        found.drop("foo", 0.5)
+    with pytest.raises(UsageError, match=r"sparsity=0\.7; accepted are the sparsities that were tried: 0\.5, 0\.9\.$"):
+        found.drop("a", 0.7)
+
+
+@pytest.mark.parametrize(
+    "sparsities", [[], [0.5, 0.5], [0.9, 0.5], [1.0], [-0.1], [float("nan")], 0.5, "0.5", "0", None, [None], ["half"]]
+)
+def test_sparsities_that_do_not_rise_are_refused(sparsities: Any) -> None:
+    with pytest.raises(UsageError, match=f"sparsities={re.escape(repr(sparsities))}; accepted are rising numbers"):
         sensitivity(network(), lambda _: 1.0, sparsities=sparsities)
 
 

@@ -47,6 +47,9 @@ def sensitivity(
     from isogrid.tasks import load_task
 
     floor = None if max_drop is None else floors.max_drop(max_drop)
+    for given in option or []:
+        if given.partition("=")[0].strip() == "sparsity":
+            raise UsageError(f"--option got {given!r}; accepted for sparsities is --at, such as --at 0.5,0.9.")
     loaded = load_task(task)
     chosen = method_of(method, option or [])
     torch.manual_seed(seed)

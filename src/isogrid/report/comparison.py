@@ -41,6 +41,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[ComparedRun]:
     Raises:
         UsageError: there are fewer than two, one is given twice, one is not finished, or their metrics differ.
         FormatError: a report is damaged.
+        RunError: a report cannot be read.
     """
     paths = [Path(folder) for folder in folders]
     if len(paths) < 2:

@@ -103,7 +103,7 @@ class Exchange(Aim):
         return step % interval == 0 and step < self.schedule.end * state.total_steps
 
     def exchange(self, state: State) -> None:
-        """Drop and grow in every layer that promises something, but for frozen ones: what they grew would not grow on."""
+        """Drop and grow in every layer that promises something, but for frozen ones: what they grew would not grow."""
         state.check_finite()
         fraction = self.drop_fraction_at(state.progress)
         masks: dict[str, NDArray[np.bool_]] = {}

@@ -16,6 +16,7 @@ from isogrid.errors import UsageError
 from isogrid.evaluating import in_eval_mode
 from isogrid.masks import find_targets
 from isogrid.metrics import ACCURACY, Metric, to_outcomes, value_of
+from isogrid.names import unknown_name
 from isogrid.rules.method import Usage
 from isogrid.sparsify.method import Method
 from isogrid.sparsify.oneshot import OneShot
@@ -44,7 +45,16 @@ class Sensitivity:
     sizes: Mapping[str, int]
 
     def drop(self, layer: str, sparsity: float) -> float:
-        """How much worse than the baseline, in metric units."""
+        """How much worse than the baseline, in metric units.
+
+        Raises:
+            UsageError: a layer or a sparsity that was not tried.
+        """
+        if layer not in self.layers:
+            raise unknown_name("layer", str(layer), self.layers)
+        if sparsity not in self.sparsities:
+            tried = ", ".join(map(str, self.sparsities))
+            raise UsageError(f"drop() got sparsity={sparsity!r}; accepted are the sparsities that were tried: {tried}.")
         return self.metric.worse_by(self.baseline, self.layers[layer][self.sparsities.index(sparsity)])
 
     def bearable(self, max_drop: float) -> dict[str, float]:
@@ -119,9 +129,7 @@ def sensitivity(
     >>> found.baseline, sorted(found.layers)
     (1.0, ['0.weight', '2.weight'])
     """
-    levels = tuple(float(sparsity) for sparsity in sparsities)
-    if not levels or any(not 0 <= level < 1 for level in levels) or any(a >= b for a, b in itertools.pairwise(levels)):
-        raise UsageError(f"sensitivity() got sparsities={list(levels)}; accepted are rising numbers from 0 below 1.")
+    levels = _levels(sparsities)
     chosen = OneShot(sparsity=levels[0]) if method is None else method
     if not isinstance(chosen, Method) or chosen.usage is not Usage.AFTER:
         raise UsageError(f"sensitivity() got {chosen!r}; accepted is a method that works after training.")
@@ -147,6 +155,16 @@ def sensitivity(
         finally:
             _restore(model, before)
     return Sensitivity(metric, baseline, levels, layers, {target.name: target.parameter.numel() for target in found})
+
+
+def _levels(sparsities: Iterable[float]) -> tuple[float, ...]:
+    try:
+        levels = () if isinstance(sparsities, str | bytes) else tuple(float(sparsity) for sparsity in sparsities)
+    except (TypeError, ValueError, OverflowError):
+        levels = ()
+    if not levels or any(not 0 <= level < 1 for level in levels) or any(a >= b for a, b in itertools.pairwise(levels)):
+        raise UsageError(f"sensitivity() got sparsities={sparsities!r}; accepted are rising numbers from 0 below 1.")
+    return levels
 
 
 def _measure(model: nn.Module, evaluate: Callable[[nn.Module], Any]) -> float:

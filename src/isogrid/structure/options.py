@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from isogrid.errors import TargetError, UsageError
@@ -26,7 +26,7 @@ def check_options(sparsity: Any, heads: Any, allocation: Any, minimum: Any, roun
     if allocation not in ("uniform", "global"):
         raise unknown_name("allocation", str(allocation), ["uniform", "global"])
     for option, value in (("minimum", minimum), ("round_to", round_to)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
             raise UsageError(f"shrink got {option}={value!r}; accepted is a whole number >= 1.")
     if tolerance is not None and not (_is_number(tolerance) and tolerance >= 0):
         raise UsageError(f"shrink got tolerance={tolerance!r}; accepted is a number >= 0.")
@@ -40,7 +40,7 @@ def _check_fraction(option: str, value: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def budget_for(

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isogrid.calibration import Forward, Loss
 from isogrid.errors import UnsupportedError, UsageError, first_line
-from isogrid.evaluating import call_model
+from isogrid.evaluating import call_model, running_the_example
 from isogrid.masks import unwrap
 from isogrid.structure.choosing import choose
 from isogrid.structure.cutting import HEAD_COUNTS, HEAD_WIDTHS, cut
@@ -279,14 +279,8 @@ def _answer(model: nn.Module, example: Example) -> list[Tensor]:
     Raises:
         UnsupportedError: it fails.
     """
-    try:
-        with spelled_out(model):
-            return tensors_in(call_model(model, example))
-    except Exception as problem:
-        raise UnsupportedError(
-            f"The model fails on the example ({first_line(problem)}); accepted is what its forward accepts: a tensor, "
-            "the sequence of its positional arguments, or a mapping of its keyword arguments."
-        ) from problem
+    with running_the_example(), spelled_out(model):
+        return tensors_in(call_model(model, example))
 
 
 def _size(model: nn.Module) -> int:
