@@ -10,7 +10,12 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -94,7 +99,12 @@ class Accumulating(Module):
 
 
 def fit(
-    folder: Path, module: pl.LightningModule, *callbacks: pl.Callback, ckpt_path: Any = None, **options: Any
+    folder: Path,
+    module: pl.LightningModule,
+    *callbacks: pl.Callback,
+    ckpt_path: Any = None,
+    train: Any = None,
+    **options: Any,
 ) -> pl.Trainer:
     """Twelve batches: an epoch of eight, and half of the next."""
     settings: dict[str, Any] = {
@@ -103,7 +113,7 @@ def fit(
         "num_sanity_val_steps": 0, "limit_val_batches": 0, **options,
     }  # fmt: skip
     trainer = pl.Trainer(callbacks=list(callbacks), **settings)
-    trainer.fit(module, DataLoader(Numbers(), 2), DataLoader(Numbers(), 8), ckpt_path=ckpt_path)
+    trainer.fit(module, train or DataLoader(Numbers(), 2), DataLoader(Numbers(), 8), ckpt_path=ckpt_path)
     return trainer
 
 
@@ -179,6 +189,50 @@ def test_a_training_resumed_within_an_epoch_is_the_undisturbed_one(tmp_path: Pat
     fit(tmp_path, other, resumed, again, ckpt_path=checkpoint, enable_checkpointing=True)
     assert_same_bits(bits(other, resumed.sparsifier), bits(one, undisturbed.sparsifier))
     assert resumed.report == undisturbed.report
+
+
+class Resumable(DataLoader[Tensor]):
+    """Saves its place, as torchdata's ``StatefulDataLoader`` does; its samples come in an order of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(Numbers(), 2)
+        self.place = 0
+
+    def __iter__(self) -> Any:
+        order = torch.randperm(16, generator=torch.Generator().manual_seed(3)).view(8, 2)
+        while self.place < 8:
+            self.place += 1
+            yield order[self.place - 1].float()
+        self.place = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.place = state["place"]
+
+
+class Reading(Module):
+    """What it learns depends on what the loader gives."""
+
+    def training_step(self, numbers: Tensor, _: int) -> Tensor:
+        return self.loss(int(numbers[0]))
+
+
+@pytest.mark.parametrize(
+    ("loader", "step", "same"),
+    [(Resumable, 5, True), (None, 8, True), (None, 5, False)],
+    ids=["place", "end", "middle"],
+)
+def test_within_an_epoch_the_loader_must_save_its_place(tmp_path: Path, loader: Any, step: int, same: bool) -> None:
+    results = []
+    for checkpoint in (None, tmp_path / f"at-step={step}.ckpt"):
+        callback, module = SparsifierCallback(Gradual(sparsity=0.7, delta_t=1)), Reading(optimizer="adam")
+        kept = ModelCheckpoint(tmp_path, "at-{step}", save_top_k=-1, every_n_train_steps=step)
+        train = DataLoader(Numbers(), 2) if loader is None else loader()
+        fit(tmp_path, module, callback, kept, ckpt_path=checkpoint, enable_checkpointing=True, train=train)
+        results.append(module.body[0].weight.detach())
+    assert torch.equal(*results) == same
 
 
 def test_a_checkpoint_without_a_state_is_refused(tmp_path: Path) -> None:
@@ -376,6 +430,100 @@ def test_the_number_of_steps_is_asked_for_where_it_is_not_known(tmp_path: Path) 
         fit(tmp_path, Module(), SparsifierCallback(Static(sparsity=0.5)), max_steps=-1, max_epochs=-1)
 
 
+# -- averaged weights ------------------------------------------------------------------------------------------------
+
+
+def averaging(kind: str) -> Any:
+    if kind == "swa":
+        return StochasticWeightAveraging(0.01, swa_epoch_start=1)
+    return EMAWeightAveraging() if kind == "ema" else WeightAveraging()
+
+
+KINDS = pytest.mark.parametrize("kind", ["swa", "average", "ema"])
+EPOCHS: dict[str, Any] = {"max_steps": 24, "max_epochs": 3}
+
+
+class Watched(Module):
+    """Keeps how many pruned weights are not zero in validation and at the end; its bias is zero after the last step."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.alive: list[int] = []
+
+    def count(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SparsifierCallback) and callback.sparsifier is not None:
+                masks = callback.sparsifier.masks
+                self.alive.append(sum(int(self.get_parameter(n)[~m].count_nonzero()) for n, m in masks.items()))
+
+    def validation_step(self, _: Tensor, index: int) -> None:
+        super().validation_step(_, index)
+        self.count()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.body[0].bias.data.zero_()
+
+    def on_train_end(self) -> None:
+        self.count()
+
+
+@pytest.mark.parametrize("method", [Gradual(sparsity=0.7, delta_t=1), Regularized(penalty=L1(0.02), sparsity=0.7)])
+@KINDS
+def test_averaged_weights_have_the_zeros_that_the_report_counts(tmp_path: Path, kind: str, method: Method) -> None:
+    trained = Watched(seed=3)
+    fit(tmp_path, trained, SparsifierCallback(method), **EPOCHS)
+    callback, module = SparsifierCallback(method), Watched(seed=3)
+    fit(tmp_path, module, callback, averaging(kind), **EPOCHS)
+    assert callback.report == count_zeros(module)
+    assert callback.report["sparsity"] == pytest.approx(0.7, abs=5e-3)
+    assert module.alive == [0]
+    assert not torch.equal(module.body[0].weight, trained.body[0].weight)
+    assert module.body[0].bias.any()
+
+
+@KINDS
+def test_an_average_is_sparse_in_validation(tmp_path: Path, kind: str) -> None:
+    callback, module = SparsifierCallback(Gradual(sparsity=0.7, delta_t=1)), Watched(seed=3)
+    fit(tmp_path, module, callback, averaging(kind), **EPOCHS, limit_val_batches=1)
+    assert module.alive == [0] * 4
+
+
+@KINDS
+def test_an_average_is_sparse_in_checkpoints(tmp_path: Path, kind: str) -> None:
+    kept = ModelCheckpoint(tmp_path, "at-{step}", save_last=True, save_top_k=-1, every_n_train_steps=7)
+    callback = SparsifierCallback(Gradual(sparsity=0.7, delta_t=1))
+    fit(tmp_path, Module(), callback, averaging(kind), kept, enable_checkpointing=True, **EPOCHS)
+    files = sorted(tmp_path.glob("*.ckpt"))
+    assert len(files) == 4
+    for file in files:
+        saved = torch.load(file, weights_only=True)
+        (state,) = [value for key, value in saved["callbacks"].items() if "SparsifierCallback" in key]
+        for name, mask in state["masks"].items():
+            assert not saved["state_dict"][name][~mask].any()
+
+
+@KINDS
+def test_an_average_that_comes_first_is_refused(tmp_path: Path, kind: str) -> None:
+    callback = averaging(kind)
+    message = rf"{type(callback).__name__} comes before SparsifierCallback .* accepted is the other order in callbacks="
+    with pytest.raises(UsageError, match=message):
+        fit(tmp_path, Module(), callback, SparsifierCallback(Static(sparsity=0.5)), max_epochs=2)
+
+
+def test_an_average_with_batch_normalisation_is_refused_where_it_trains_on(tmp_path: Path) -> None:
+    class Normalised(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+    with pytest.raises(UnsupportedError, match=r"StochasticWeightAveraging runs a module with batch normalisation"):
+        fit(tmp_path, Normalised(), SparsifierCallback(Static(sparsity=0.5)), averaging("swa"), max_epochs=3)
+    callback = SparsifierCallback(Static(sparsity=0.5))
+    fit(tmp_path, Normalised(), callback, averaging("ema"))
+    assert callback.report is not None
+
+
 # -- the rest --------------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +562,33 @@ def test_a_floor_needs_a_metric_that_is_logged(tmp_path: Path) -> None:
     callback = SparsifierCallback(Aware(sparsity=0.6, floor=0.5), metric="accuracy")
     with pytest.raises(UsageError, match=r"metric='accuracy', which validation does not log; accepted are score"):
         fit(tmp_path, Module(), callback, limit_val_batches=1)
+
+
+def test_a_floor_needs_a_validation(tmp_path: Path) -> None:
+    callback = SparsifierCallback(Aware(sparsity=0.6, floor=0.5), metric="score")
+    with pytest.raises(
+        SparsifierError, match=r"Aware holds a floor, and training ended before score was measured once"
+    ):
+        fit(tmp_path, Module(), callback)
+    assert callback.report is not None
+    assert callback.report["sparsity"] == pytest.approx(0.6, abs=5e-3)
+
+
+def test_a_validation_before_the_checkpoint_counts(tmp_path: Path) -> None:
+    kept = ModelCheckpoint(tmp_path, "at-{step}", save_top_k=-1, every_n_train_steps=5)
+    method = Aware(sparsity=0.6, floor=0.1)
+    settings = {"limit_val_batches": 1, "enable_checkpointing": True}
+    fit(tmp_path, Module(), SparsifierCallback(method, metric="score"), kept, **settings)
+    resumed = SparsifierCallback(method, metric="score")
+    fit(tmp_path, Module(), resumed, kept, ckpt_path=tmp_path / "at-step=10.ckpt", **settings)
+    assert resumed.report is not None
+
+
+def test_an_option_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"Unknown option of SparsifierCallback 'foo': accepted are .*optimizer, .*data"
+    ):
+        SparsifierCallback(Static(sparsity=0.5), foo=3)
 
 
 def test_a_training_that_stops_early_says_so_unless_allowed(tmp_path: Path) -> None:

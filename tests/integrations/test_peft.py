@@ -202,6 +202,37 @@ def test_masks_may_be_given_where_the_start_changes_the_base() -> None:
         assert torch.equal(merged.get_parameter(name) != 0, mask)
 
 
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_2", "olora"])
+def test_without_masks_a_start_that_changes_the_base_is_refused(start: Any) -> None:
+    base = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    report = prune(base, OneShot(sparsity=0.5))
+    model = adapted(base, target_modules=["0", "2"], init_lora_weights=start)
+    with pytest.raises(
+        UsageError, match=rf"Adapter 'default' of .* has init_lora_weights='{start}', .*accepted are masks="
+    ):
+        keep_zeros(model)
+    masks = {f"base_model.model.{n[0]}.base_layer.weight": mask for n, mask in report.masks.items()}
+    keep_zeros(model, masks)
+    again = keep_zeros(model)  # what is held already needs no masks
+    assert all(torch.equal(again[name], mask) for name, mask in masks.items())
+
+
+def test_a_start_that_leaves_the_base_alone_needs_no_masks() -> None:
+    for start in ("gaussian", "orthogonal"):
+        assert len(keep_zeros(adapted(sparse_bert(), init_lora_weights=start))) == 5
+
+
+@pytest.mark.parametrize("padding", [0, -1])
+def test_a_row_for_padding_is_not_pruned(padding: int) -> None:
+    base = nn.Sequential(nn.Embedding(8, 8, padding_idx=padding), nn.Linear(8, 8))
+    prune(base, OneShot(sparsity=0.5))
+    assert not base[0].weight[padding].any()
+    model = adapted(base, target_modules=["0", "1"])
+    assert list(keep_zeros(model)) == ["base_model.model.1.base_layer.weight"]
+    merged = model.merge_and_unload()
+    assert int((merged[1].weight == 0).sum()) == 32
+
+
 def test_what_peft_trains_as_a_whole_is_held_by_a_sparsifier() -> None:
     base = tiny_bert(dropout=0.0)
     prune(base, OneShot(sparsity=0.6))
@@ -248,8 +279,12 @@ def test_an_embedding_is_refused() -> None:
     base = nn.Sequential(nn.Embedding(8, 8), nn.Linear(8, 8))
     prune(base, OneShot(sparsity=0.5), embeddings=True)
     model = adapted(base, target_modules=["0", "1"])
-    with pytest.raises(UnsupportedError, match=r"0.base_layer.weight is adapted by a .*Embedding, whose update cannot"):
+    with pytest.raises(
+        UnsupportedError, match=r"0.base_layer.weight is adapted by a .*Embedding, .* or masks= that leave"
+    ):
         keep_zeros(model)
+    name = "base_model.model.1.base_layer.weight"
+    assert list(keep_zeros(model, {name: base[1].base_layer.weight != 0})) == [name]
 
 
 def test_a_merged_adapter_is_refused() -> None:

@@ -11,7 +11,15 @@ from torch import nn
 from conformance.methods import WEIGHTS
 from conformance.training import OPTIMIZERS, Run, assert_same_bits, batch, small_model
 from isogrid.errors import SparsifierError, UsageError
-from isogrid.integrations.riding import PenaltyGradient, attach, check_metric, follow_lr_step, has_arrived
+from isogrid.integrations.riding import (
+    PenaltyGradient,
+    attach,
+    check_metric,
+    check_observed,
+    check_options,
+    follow_lr_step,
+    has_arrived,
+)
 from isogrid.penalties import L1, L2
 from isogrid.sparsify import Aware, Gradual, Regularized, Sparsifier, Static, Trigger
 
@@ -167,3 +175,28 @@ def test_only_a_floor_needs_a_metric() -> None:
     check_metric(L1(), None, "name it")
     with pytest.raises(UsageError, match=r"Aware holds a floor and gets no metric to compare with it; name it"):
         check_metric(Aware(sparsity=0.5, floor=0.5), None, "name it")
+
+
+def test_only_a_floor_needs_an_observation() -> None:
+    check_observed(Aware(sparsity=0.5), None, observed=False)
+    check_observed(Aware(sparsity=0.5, floor=0.5), "score", observed=True)
+    check_observed(L1(), None, observed=False)
+    with pytest.raises(
+        SparsifierError, match=r"Aware holds a floor, and training ended before score was measured once"
+    ):
+        check_observed(Aware(sparsity=0.5, floor=0.5), "score", observed=False)
+
+
+def test_options_are_the_callbacks_own_and_the_sparsifiers() -> None:
+    class Callback:
+        def __init__(self, method: str, *, metric: str | None = None, seed: int = 0, **options: int) -> None:
+            """Nothing."""
+
+    check_options(Callback, ["embeddings", "masks", "data", "forward", "loss", "metric"])
+    with pytest.raises(
+        UsageError, match=r"Unknown option of Callback 'metrik' \(did you mean 'metric'\?\): accepted are "
+    ):
+        check_options(Callback, ["data", "metrik"])
+    for given in ("model", "optimizer", "scaler"):
+        with pytest.raises(UsageError, match=r"accepted are metric, seed, penalty, targets, .*, forward, loss\.$"):
+            check_options(Callback, [given])

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from conformance.training import assert_same_bits
 from integrations.tiny import COLLAPSE, TARGETS, Sentences, bits, model_for, options_for, tiny_bert, training_methods
-from isogrid.errors import SparsifierError, UnsupportedError, UsageError
+from isogrid.errors import FormatError, SparsifierError, UnsupportedError, UsageError
 from isogrid.integrations.transformers import STATE_FILE, SparsifierCallback
 from isogrid.masks import count_zeros, find_targets
 from isogrid.penalties import L1, L2
@@ -152,6 +152,41 @@ def test_a_checkpoint_without_a_state_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint-5" / STATE_FILE).exists()
     with pytest.raises(SparsifierError, match=r"No isogrid.pt"):
         trainer_of(tmp_path, callback_of(Static(sparsity=0.5)), **settings).train(resume_from_checkpoint=True)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+DAMAGES: dict[str, Any] = {
+    "cut": cut,
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("not a checkpoint", encoding="utf-8"),
+    "other": lambda file: torch.save({"x": 1}, file),
+    "list": lambda file: torch.save([1], file),
+    "state": lambda file: torch.save({"weights": "", "sparsifier": 3}, file),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_state_is_named(tmp_path: Path, name: str) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 6}
+    trainer_of(tmp_path, callback_of(Static(sparsity=0.5)), **settings).train()
+    DAMAGES[name](tmp_path / "checkpoint-5" / STATE_FILE)
+    with pytest.raises(FormatError, match=r"checkpoint-5.isogrid.pt is damaged, or holds no sparsifier's state; acc"):
+        trainer_of(tmp_path, callback_of(Static(sparsity=0.5)), **settings).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-5")
+        )
+
+
+def test_a_damaged_state_of_another_run_is_passed_over(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 5, "max_steps": 6}
+    trainer_of(tmp_path / "a", callback_of(Static(sparsity=0.5)), **settings).train()
+    trainer_of(tmp_path / "b", callback_of(Static(sparsity=0.5)), **settings).train()
+    cut(tmp_path / "a" / "checkpoint-5" / STATE_FILE)
+    resumed = callback_of(Static(sparsity=0.5))
+    trainer_of(tmp_path, resumed, **settings).train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-5"))
+    assert resumed.report is not None
 
 
 def test_a_search_puts_its_checkpoints_one_level_deeper(tmp_path: Path) -> None:
@@ -305,6 +340,53 @@ def test_a_floor_needs_a_metric(tmp_path: Path) -> None:
     assert named.report is not None
 
 
+@pytest.mark.parametrize("steps", [STEPS, 4], ids=["going on", "at the end"])
+def test_a_metric_that_evaluation_does_not_measure_is_refused(tmp_path: Path, steps: int) -> None:
+    settings = {"eval_strategy": "steps", "eval_steps": 4, "compute_metrics": rising, "max_steps": steps}
+    message = r"metric='eval_acc', which evaluation does not measure; accepted are eval_loss, .*, eval_score, "
+    for method in (Aware(sparsity=0.5, floor=0.3), Static(sparsity=0.5)):
+        trainer = trainer_of(tmp_path, callback_of(method, metric="eval_acc"), **settings)
+        with pytest.raises(UsageError, match=message):
+            trainer.train()
+        assert trainer.state.global_step == 4
+
+
+def test_the_metric_may_be_that_of_one_of_several_sets(tmp_path: Path) -> None:
+    settings = {"eval_strategy": "steps", "eval_steps": 4, "compute_metrics": rising}
+    for name in ("eval_one_score", "other_score"):
+        callback = callback_of(Aware(sparsity=0.6, floor=0.5), metric=name)
+        trainer = trainer_of(tmp_path, callback, **settings)
+        trainer.eval_dataset = {"one": Sentences(16, seed=1), "other": Sentences(16, seed=2)}
+        trainer.train()
+        assert callback.report is not None
+    trainer = trainer_of(tmp_path, callback_of(Aware(sparsity=0.6, floor=0.5), metric="score"), **settings)
+    trainer.eval_dataset = {"one": Sentences(16, seed=1), "other": Sentences(16, seed=2)}
+    with pytest.raises(UsageError, match=r"metric='eval_score', .*eval_one_score, .*eval_other_score"):
+        trainer.train()
+
+
+def test_a_floor_needs_an_evaluation(tmp_path: Path) -> None:
+    callback = callback_of(Aware(sparsity=0.6, floor=0.5), metric="score")
+    with pytest.raises(SparsifierError, match=r"a floor, and training ended before eval_score was measured once"):
+        trainer_of(tmp_path, callback).train()
+    assert callback.report is not None  # the model is a plain one all the same
+
+
+def test_an_evaluation_before_the_checkpoint_counts(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 4}
+    method = Aware(sparsity=0.6, floor=0.5)
+    trainer_of(
+        tmp_path, callback_of(method, metric="score"), eval_strategy="steps", eval_steps=8, compute_metrics=rising,
+        **settings,
+    ).train()  # fmt: skip
+    resumed = callback_of(method, metric="score")
+    trainer_of(tmp_path, resumed, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+    assert resumed.report is not None
+    early = trainer_of(tmp_path, callback_of(method, metric="score"), **settings)
+    with pytest.raises(SparsifierError, match=r"before eval_score was measured once"):
+        early.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
 class Falling(Trainer):
     """Its score is best at the first evaluation, and falls from one to the next."""
 
@@ -416,6 +498,13 @@ def test_a_rate_that_rewinds_is_followed(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(UnsupportedError, match=r"rewinds the learning rate, and a ReduceLROnPlateau cannot"):
         plateau.train()
+
+
+def test_an_option_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"Unknown option of SparsifierCallback 'foo': accepted are .*resume_from, .*data"
+    ):
+        callback_of(Static(sparsity=0.5), foo=3)
 
 
 def test_deepspeed_is_refused() -> None:

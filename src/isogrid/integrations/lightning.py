@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from isogrid.integrations.riding import (
     PenaltyGradient,
     attach,
     check_metric,
+    check_observed,
+    check_options,
     follow_lr_step,
     has_arrived,
 )
@@ -23,9 +26,13 @@ from isogrid.sparsify import Method, Sparsifier
 from isogrid.sparsify.hooks import raw_optimizer
 
 try:
-    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
+    from lightning.pytorch.callbacks import StochasticWeightAveraging
 except ModuleNotFoundError as problem:
     raise missing(problem, "lightning", extra="lightning") from None
+
+_AVERAGING: Any = (StochasticWeightAveraging, getattr(callbacks, "WeightAveraging", StochasticWeightAveraging))
+"""Lightning's callbacks that average weights; the second is there since 2.6."""
 
 
 class SparsifierCallback(Callback):
@@ -33,14 +40,19 @@ class SparsifierCallback(Callback):
 
     It attaches when training starts and finalises when it ends; in between every weight is its effective one, so that
     validation and checkpoints see the sparse module.  Its state is part of Lightning's checkpoints, and
-    ``trainer.fit(..., ckpt_path=...)`` goes on bit by bit, also from the middle of an epoch.  Automatic and manual
-    optimisation, gradient accumulation and clipping, 16- and bf16-mixed precision and the ``ddp`` strategy need nothing
-    more; DeepSpeed and sharded strategies are refused.
+    ``trainer.fit(..., ckpt_path=...)`` goes on bit by bit: from the end of an epoch, and from the middle of one with a
+    loader that saves its place (torchdata's ``StatefulDataLoader``), for Lightning begins any other anew.  Automatic
+    and manual optimisation, gradient accumulation and clipping, 16- and bf16-mixed precision and the ``ddp`` strategy
+    need nothing more; DeepSpeed and sharded strategies are refused.
 
     *The penalty.*  A callback cannot change the loss.  Where the method has a penalty (or one is given), its gradient
     is written before the first ``backward`` of each step, so that the step and the clipping are those of
     ``loss + penalty``; ``penalty`` is logged.  With manual optimisation this needs ``self.manual_backward``, after
     ``zero_grad``.
+
+    *Averaged weights.*  ``StochasticWeightAveraging`` and ``WeightAveraging`` put an average in the weights' place, and
+    averages have no zeros.  Placed after this callback, theirs have the zeros of the masks, in validation, checkpoints
+    and at the end.
 
     *Closures.*  Lightning computes gradients within ``optimizer.step(closure)``.  Here the closure runs just before the
     step instead, which for the optimisers that a sparsifier accepts is the same.
@@ -60,9 +72,12 @@ class SparsifierCallback(Callback):
         options: further arguments of `isogrid.Sparsifier` (``embeddings``, ``masks``, ``data``, ``forward``, ``loss``).
 
     Raises:
-        UsageError: no number of steps, no such optimiser, or a method that holds a floor and no metric.
-        UnsupportedError: DeepSpeed, or a strategy that shards the weights.
-        SparsifierError: a checkpoint without a sparsifier's state, or a training that ended too early.
+        UsageError: no number of steps, no such optimiser or option, a method that holds a floor and no metric, or a
+            callback that averages weights placed before this one.
+        UnsupportedError: DeepSpeed, a strategy that shards the weights, or ``StochasticWeightAveraging`` of a module
+            with batch normalisation.
+        SparsifierError: a checkpoint without a sparsifier's state, a training that ended too early, or one without a
+            validation for the method that holds a floor.
 
     >>> import isogrid as ig
     >>> callback = SparsifierCallback(ig.Gradual(sparsity=0.9), ignore="head")
@@ -86,6 +101,7 @@ class SparsifierCallback(Callback):
         **options: Any,
     ) -> None:
         super().__init__()
+        check_options(SparsifierCallback, options)
         check_metric(method, metric, "name it with metric=")
         self._method = method
         self._total_steps = total_steps
@@ -98,6 +114,7 @@ class SparsifierCallback(Callback):
         self._gradient: PenaltyGradient | None = None
         self._saved: dict[str, Any] | None = None
         self._closures: Any = None
+        self._observed = False
         self.sparsifier: Sparsifier | None = None
         """The sparsifier of the training that runs, or ran last."""
         self.report: dict[str, Any] | None = None
@@ -112,12 +129,14 @@ class SparsifierCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._release()
         saved, self._saved, self.report = self._saved, None, None
+        self._observed = saved is not None and bool(saved.get("observed"))
         model: nn.Module = trainer.strategy.model or pl_module
         if "DeepSpeed" in type(trainer.strategy).__name__:
             raise UnsupportedError(
                 "DeepSpeed moves copies of the weights that no sparsifier sees; accepted are one process and the ddp "
                 "strategy."
             )
+        self._check_averaging(trainer, pl_module)
         if saved is None and trainer.ckpt_path is not None:
             raise SparsifierError(
                 f"The checkpoint {trainer.ckpt_path} holds no state of this callback ({self.state_key}); load its "
@@ -140,6 +159,20 @@ class SparsifierCallback(Callback):
             raise
         self._gradient = PenaltyGradient(self.sparsifier)
 
+    def _check_averaging(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise for an average that would take the weights' place before training is over."""
+        for callback in _averaging(trainer, before=self):
+            raise UsageError(
+                f"{type(callback).__name__} comes before SparsifierCallback and would put its average in the weights' "
+                "place before their zeros are final; accepted is the other order in callbacks=."
+            )
+        for callback in _averaging(trainer):
+            if isinstance(callback, StochasticWeightAveraging) and callback.pl_module_contains_batch_norm(pl_module):
+                raise UnsupportedError(
+                    f"{type(callback).__name__} runs a module with batch normalisation for one more epoch, with its "
+                    "average in the weights' place; accepted is WeightAveraging, placed after SparsifierCallback."
+                )
+
     def _steps(self, trainer: Trainer, pl_module: LightningModule) -> int:
         if self._total_steps is not None:
             return self._total_steps
@@ -157,7 +190,13 @@ class SparsifierCallback(Callback):
             return
         unfinished = self._allow_unfinished or has_arrived(self.sparsifier)
         self.report = self.sparsifier.finalize(allow_unfinished=unfinished)
+        self._mask_averages(trainer)
         self._release()
+        check_observed(self._method, self._metric, self._observed)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.sparsifier is not None and self.report is not None and any(_averaging(trainer)):
+            self.report = self.sparsifier.finalize()  # of the average, which is in the weights' place by now
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
@@ -217,6 +256,17 @@ class SparsifierCallback(Callback):
         prefix = "" if len(trainer.optimizers) == 1 else f"optimizer_{self._index}/"
         pl_module.log_dict({f"{prefix}{name}": value for name, value in shown.items()}, on_step=True, on_epoch=False)
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._mask_averages(trainer)
+
+    def _mask_averages(self, trainer: Trainer) -> None:
+        """Put the zeros into each average, before its own callback, which comes later, does anything with it."""
+        if self.sparsifier is None:
+            return
+        for callback in _averaging(trainer):
+            if callback._average_model is not None:
+                self.sparsifier.apply_to(callback._average_model)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._metric is None or self.sparsifier is None or trainer.sanity_checking or self.report is not None:
             return
@@ -226,15 +276,25 @@ class SparsifierCallback(Callback):
                 f"{', '.join(sorted(trainer.callback_metrics)) or 'none, for nothing is logged'}."
             )
         self.sparsifier.observe(float(trainer.callback_metrics[self._metric]))
+        self._observed = True
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.sparsifier is None else self.sparsifier.state_dict()
+        return {} if self.sparsifier is None else {**self.sparsifier.state_dict(), "observed": self._observed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning calls it before there are optimisers: the state waits for ``on_train_start``."""
         self._saved = state_dict
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._mask_averages(trainer)
+
+
+def _averaging(trainer: Any, before: Callback | None = None) -> Iterator[Any]:
+    """Those of the trainer's callbacks that average weights, only as far as `before` where it is given."""
+    found = takewhile(lambda callback: callback is not before, trainer.callbacks)
+    return (callback for callback in found if isinstance(callback, _AVERAGING))
 
 
 def _scaler(trainer: Trainer) -> Any:

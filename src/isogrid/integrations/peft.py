@@ -23,6 +23,9 @@ _MASK = "isogrid_mask"
 
 _CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)
 
+_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How the values of ``init_lora_weights`` begin that take a part out of the base weights, and with it their zeros."""
+
 
 def keep_zeros(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Make the LoRA adapters of `model` keep the zeros of the weights that they adapt.
@@ -34,19 +37,22 @@ def keep_zeros(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> d
 
     Call it after ``get_peft_model``, or after ``PeftModel.from_pretrained`` on the sparse base: masks are not part of
     an adapter's file, they are the base weights' zeros.  Call it again after an adapter was added.  Layers whose base
-    has no zeros, or nothing but zeros, are left as they are.  Modules that PEFT trains as a whole (``modules_to_save``)
-    are not adapters: hold their zeros with `isogrid.KeepZeros`.
+    has no zeros, or nothing but zeros, are left as they are; the row of an embedding's ``padding_idx``, which is zero
+    in dense models too, counts as none.  Modules that PEFT trains as a whole (``modules_to_save``) are not adapters:
+    hold their zeros with `isogrid.KeepZeros`.
 
     Args:
         model: a model with LoRA layers; it is changed.
         masks: base parameter name to boolean tensor of its shape (True = active), instead of the weights' own zeros;
-            for initialisations that change the base weights (PiSSA, OLoRA), which must then be held by the masks.
+            for initialisations that change the base weights (PiSSA, OLoRA), which must then be held by the masks.  A
+            layer that they leave out is left as it is.
 
     Returns:
         The masks that are held from now on, by the name of the base parameter (copies).
 
     Raises:
-        UsageError: no LoRA layer has a base weight with zeros, or adapters are merged right now.
+        UsageError: no LoRA layer has a base weight with zeros, adapters are merged right now, or no masks tell the
+            zeros of a base that an initialisation has changed.
         TargetError: a mask names no adapted weight, or does not fit it.
         UnsupportedError: a variant of LoRA whose update is no sum of the base weight and ``B @ A`` (DoRA, say), or a
             kind of layer other than linear and convolution.
@@ -71,6 +77,8 @@ def keep_zeros(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> d
         raise TargetError(
             f"The masks name {strange[0]}, which no LoRA layer adapts; names here are for example {near}."
         )
+    if masks is None:
+        _check_start(model, layers)
     held: dict[str, Tensor] = {}
     for name, layer in layers.items():
         mask = _mask_of(name, layer, masks)
@@ -112,7 +120,27 @@ def _mask_of(name: str, layer: Any, masks: Mapping[str, Tensor] | None) -> Tenso
     if weight is None or not weight.is_floating_point():
         return None
     mask = weight.detach() != 0
+    padding = getattr(layer.get_base_layer(), "padding_idx", None)
+    if padding is not None:
+        mask[padding] = True
     return mask if bool(mask.any()) and not bool(mask.all()) else None
+
+
+def _check_start(model: nn.Module, layers: Mapping[str, Any]) -> None:
+    """Raise where a layer's base weight may have lost its zeros before any mask was held."""
+    starts: dict[str, object] = {}
+    for module in model.modules():
+        configs = getattr(module, "peft_config", None)
+        for adapter, config in configs.items() if isinstance(configs, Mapping) else ():
+            starts[adapter] = getattr(config, "init_lora_weights", None)
+    for name, layer in layers.items():
+        for adapter in [] if getattr(layer, _MASK, None) is not None else layer.lora_A:
+            start = starts.get(adapter)
+            if isinstance(start, str) and start.lower().startswith(_CHANGING):
+                raise UsageError(
+                    f"Adapter {adapter!r} of {name} has init_lora_weights={start!r}, which changes the base weight and "
+                    "loses its zeros; accepted are masks= of before, or an initialisation that leaves the base alone."
+                )
 
 
 def _check(name: str, layer: Any) -> None:
@@ -120,7 +148,7 @@ def _check(name: str, layer: Any) -> None:
     if not isinstance(layer, (Linear, *_CONVOLUTIONS)) or type(layer).__module__ != Linear.__module__:
         raise UnsupportedError(
             f"{name} is adapted by a {type(layer).__module__}.{type(layer).__name__}, whose update cannot be masked; "
-            "accepted are LoRA on linear and convolution layers that are not quantised."
+            "accepted are LoRA on linear and convolution layers that are not quantised, or masks= that leave it out."
         )
     for adapter, variant in layer.lora_variant.items():
         if not isinstance(variant, _Masked):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -11,13 +12,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from isogrid.errors import UnsupportedError, UsageError
+from isogrid.errors import SparsifierError, UnsupportedError, UsageError
 from isogrid.masks import unwrap
+from isogrid.names import unknown_name
 from isogrid.penalties import Penalty
 from isogrid.schedules import Schedule
 from isogrid.sparsify import Method, Sparsifier
 from isogrid.sparsify.gradients import GradientGate
 from isogrid.sparsify.hooks import raw_optimizer
+
+_ATTACHED = frozenset({"model", "method", "optimizer", "total_steps", "scaler"})
+"""The arguments of a ``Sparsifier`` that its trainer gives."""
 
 
 def in_group(model: nn.Module, group: dist.ProcessGroup) -> nn.Module:
@@ -143,7 +148,31 @@ def has_arrived(sparsifier: Sparsifier) -> bool:
     return state.mask_sparsity >= goal - 1 / state.size
 
 
+def check_options(callback: type, options: Iterable[str]) -> None:
+    """Raise ``UsageError`` for an option that neither the callback's class nor a ``Sparsifier`` knows."""
+    own = [p.name for p in inspect.signature(callback).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    passed_on = [name for name in inspect.signature(Sparsifier).parameters if name not in _ATTACHED]
+    accepted = list(dict.fromkeys(own + passed_on))
+    for option in options:
+        if option not in accepted:
+            raise unknown_name(f"option of {callback.__name__}", option, accepted)
+
+
+def _holds_floor(method: Method | Penalty) -> bool:
+    """Whether the method acts on what it observes."""
+    return getattr(method, "floor", None) is not None
+
+
 def check_metric(method: Method | Penalty, metric: str | None, where: str) -> None:
     """Raise ``UsageError`` if the method holds a floor and is never told the metric; `where` says how to name it."""
-    if getattr(method, "floor", None) is not None and metric is None:
+    if _holds_floor(method) and metric is None:
         raise UsageError(f"{type(method).__name__} holds a floor and gets no metric to compare with it; {where}.")
+
+
+def check_observed(method: Method | Penalty, metric: str | None, observed: bool) -> None:
+    """Raise ``SparsifierError`` if the method holds a floor and training is over before it was told the metric."""
+    if _holds_floor(method) and not observed:
+        raise SparsifierError(
+            f"{type(method).__name__} holds a floor, and training ended before {metric} was measured once; accepted is "
+            "a training with an evaluation in between."
+        )

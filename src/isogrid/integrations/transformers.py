@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from isogrid.errors import SparsifierError, UnsupportedError
+from isogrid.errors import FormatError, SparsifierError, UnsupportedError, UsageError
 from isogrid.integrations.missing import missing
-from isogrid.integrations.riding import PenaltyGradient, attach, check_metric, follow_lr_step, has_arrived, in_group
+from isogrid.integrations.riding import (
+    PenaltyGradient,
+    attach,
+    check_metric,
+    check_observed,
+    check_options,
+    follow_lr_step,
+    has_arrived,
+    in_group,
+)
 from isogrid.penalties import Penalty
 from isogrid.sparsify import Method, Sparsifier
 
@@ -25,6 +35,9 @@ except ModuleNotFoundError as problem:
 
 STATE_FILE = "isogrid.pt"
 """The file in a checkpoint's folder that holds the sparsifier's state."""
+
+_DAMAGES = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
+"""What ``torch.load`` raises for a file that was cut short or is none of its own, and what other contents lead to."""
 
 
 class SparsifierCallback(TrainerCallback):
@@ -61,9 +74,12 @@ class SparsifierCallback(TrainerCallback):
         options: further arguments of `isogrid.Sparsifier` (``embeddings``, ``masks``, ``data``, ``forward``, ``loss``).
 
     Raises:
-        UsageError: a method that holds a floor and no metric.
+        UsageError: a method that holds a floor and no metric, a metric that evaluation does not measure, or an option
+            that nobody knows.
         UnsupportedError: DeepSpeed, or FSDP.
-        SparsifierError: a checkpoint without the state that belongs to its weights, or a training that ended too early.
+        SparsifierError: a checkpoint without the state that belongs to its weights, a training that ended too early, or
+            one without an evaluation for the method that holds a floor.
+        FormatError: a checkpoint's state is damaged.
 
     >>> import isogrid as ig
     >>> callback = SparsifierCallback(ig.Gradual(sparsity=0.9), ignore="classifier")
@@ -86,6 +102,7 @@ class SparsifierCallback(TrainerCallback):
         allow_unfinished: bool = False,
         **options: Any,
     ) -> None:
+        check_options(SparsifierCallback, options)
         self._method = method
         self._total_steps = total_steps
         self._metric = metric
@@ -96,6 +113,8 @@ class SparsifierCallback(TrainerCallback):
         }  # fmt: skip
         self._gradient: PenaltyGradient | None = None
         self._scaler: Any = None
+        self._measured: set[str] = set()
+        self._observed = False
         self.sparsifier: Sparsifier | None = None
         """The sparsifier of the training that runs, or ran last."""
         self.report: dict[str, Any] | None = None
@@ -116,6 +135,9 @@ class SparsifierCallback(TrainerCallback):
         if self.sparsifier is not None:
             self.sparsifier.detach()  # of a training that was broken off
         self.report = None
+        self._measured = set()
+        saved = self._saved(args, state, model) if state.global_step > 0 else None
+        self._observed = saved is not None and bool(saved.get("observed"))
         self._scaler = getattr(optimizer, "scaler", None)
         distributed = args.world_size > 1 and dist.is_available() and dist.is_initialized()
         assert dist.group.WORLD is not None or not distributed
@@ -123,7 +145,7 @@ class SparsifierCallback(TrainerCallback):
             in_group(model, dist.group.WORLD) if distributed and dist.group.WORLD is not None else model,
             self._method,
             optimizer=optimizer,
-            saved=self._saved(args, state, model) if state.global_step > 0 else None,
+            saved=None if saved is None else saved["sparsifier"],
             total_steps=state.max_steps if self._total_steps is None else self._total_steps,
             scaler=self._scaler,
             **self._options,
@@ -139,9 +161,11 @@ class SparsifierCallback(TrainerCallback):
             # The weights are those of the best checkpoint by now, and its masks belong to them.
             saved = _read(Path(state.best_model_checkpoint), kwargs["model"])
             if saved is not None:
-                self.sparsifier.load_state_dict(saved)
+                self.sparsifier.load_state_dict(saved["sparsifier"])
         unfinished = self._allow_unfinished or has_arrived(self.sparsifier)
         self.report = self.sparsifier.finalize(allow_unfinished=unfinished)
+        self._check_measured(args)
+        check_observed(self._method, self._metric_name(args), self._observed)
 
     # -- each step ---------------------------------------------------------------------------------------------------
 
@@ -150,6 +174,7 @@ class SparsifierCallback(TrainerCallback):
     ) -> None:
         if self.sparsifier is None or self._gradient is None:
             return
+        self._check_measured(args)
         if state.best_metric is not None and not has_arrived(self.sparsifier):
             state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         follow_lr_step(self.sparsifier, kwargs.get("lr_scheduler"))
@@ -169,8 +194,21 @@ class SparsifierCallback(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         name = self._metric_name(args)
         measured = kwargs.get("metrics") or {}
-        if self.sparsifier is not None and self.report is None and name in measured:
+        if self.sparsifier is None or self.report is not None:
+            return
+        self._measured.update(key for key in measured if key.startswith("eval_"))
+        if name in measured:
             self.sparsifier.observe(measured[name])
+            self._observed = True
+
+    def _check_measured(self, args: TrainingArguments) -> None:
+        """Raise if the evaluation that is over lacks the metric; with several sets it is known only after the last."""
+        name, measured, self._measured = self._metric_name(args), self._measured, set()
+        if name is not None and measured and not self._observed and name not in measured:
+            raise UsageError(
+                f"SparsifierCallback got metric={name!r}, which evaluation does not measure; accepted are "
+                f"{', '.join(sorted(measured))}."
+            )
 
     def _metric_name(self, args: TrainingArguments) -> str | None:
         name = self._metric or args.metric_for_best_model
@@ -188,18 +226,24 @@ class SparsifierCallback(TrainerCallback):
         # The one that was just written: a hyperparameter search has one for each trial.
         folder = max(folders, key=lambda folder: folder.stat().st_mtime_ns)
         state_dict = self.sparsifier.state_dict()
-        content = {"weights": fingerprint(kwargs["model"], state_dict["masks"]), "sparsifier": state_dict}
+        weights = fingerprint(kwargs["model"], state_dict["masks"])
+        content = {"weights": weights, "sparsifier": state_dict, "observed": self._observed}
         unfinished = folder / f"{STATE_FILE}.unfinished"
         torch.save(content, unfinished)
         unfinished.replace(folder / STATE_FILE)
 
     def _saved(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
-        """The state that belongs to the weights which the Trainer has loaded."""
+        """What was saved with the weights which the Trainer has loaded."""
+        damaged: FormatError | None = None
         for folder in self._candidates(args, state):
-            saved = _read(folder, model)
+            try:
+                saved = _read(folder, model)
+            except FormatError as problem:  # another trial's, perhaps
+                damaged = damaged or problem
+                continue
             if saved is not None:
                 return saved
-        raise SparsifierError(
+        raise damaged or SparsifierError(
             f"No {STATE_FILE} of a checkpoint of step {state.global_step} with the weights that were loaded is in "
             f"{args.output_dir}; pass resume_from= to the callback, the folder that trainer.train() was given."
         )
@@ -221,13 +265,18 @@ def _folders(args: TrainingArguments, name: str) -> Iterator[Path]:
 
 
 def _read(folder: Path, model: nn.Module) -> dict[str, Any] | None:
-    """The sparsifier's state in a checkpoint's folder; None if there is none, or it is not of the model's weights."""
+    """What ``on_save`` wrote into a checkpoint's folder; None if it did not, or it is not of the model's weights."""
     file = folder / STATE_FILE
     if not file.is_file():
         return None
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    state: dict[str, Any] = content["sparsifier"]
-    return state if content["weights"] == fingerprint(model, state["masks"]) else None
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        weights, names = content["weights"], list(content["sparsifier"]["masks"])
+    except _DAMAGES as problem:
+        raise FormatError(
+            f"{file} is damaged, or holds no sparsifier's state; accepted is the file that the callback saved there."
+        ) from problem
+    return content if weights == fingerprint(model, names) else None
 
 
 def fingerprint(model: nn.Module, names: Iterable[str]) -> str:
