@@ -220,7 +220,7 @@ def test_a_model_that_is_not_compiled_with_two_inputs_and_a_floor_that_a_method_
         ({"minimize": "latency"}, UsageError, "minimize='latency'; accepted are 'bytes' and 'nonzeros'"),
         ({"method": "wanda"}, UsageError, "wanda"),
         ({"metric": "auc"}, UsageError, "metric='auc', which is not logged; accepted are accuracy, loss"),
-        ({"floor": 0.9}, UsageError, "either max_drop"),
+        ({"floor": 0.9}, UsageError, "max_drop='5pt' and floor=0.9; accepted is one of max_drop"),
         ({"loss": "mse"}, UsageError, "beside a compiled model"),
         ({"train": iter([])}, UsageError, "train is an iterator, which ends after one pass"),
         ({"train": []}, DataError, "train holds no batch"),
