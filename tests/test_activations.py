@@ -375,3 +375,10 @@ def test_integers_are_refused() -> None:
     for function in (sparse_relu, lambda x: sparse_tanh(x, 0.1), lambda x: top_k(x, 1)):
         with pytest.raises(UsageError, match=r"torch\.int64; accepted are floating tensors"):
             function(torch.arange(3))
+
+
+def test_without_a_threshold_it_is_tanh_in_its_gradient_too() -> None:
+    for threshold in (0.0, torch.tensor(0.0)):
+        x = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+        sparse_tanh(x, threshold).sum().backward()
+        assert torch.allclose(x.grad, 1 - torch.tanh(x.detach()) ** 2)  # type: ignore[arg-type]

@@ -593,10 +593,12 @@ def test_a_closed_pipe_is_no_word(arguments: list[str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_output_that_finds_no_room_is_one_sentence() -> None:
+@pytest.mark.parametrize("argument", ["--version", "tasks"])
+def test_output_that_finds_no_room_is_one_sentence(argument: str) -> None:
     with Path("/dev/full").open("w") as full:
-        process = subprocess.run([*CLI, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert "No space left on device" in error_of((process.returncode, "", process.stderr), 1)
+        process = subprocess.run([*CLI, argument], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = error_of((process.returncode, "", process.stderr), 1)
+    assert said.strip() == "Error: The output cannot be written (No space left on device)."
 
 
 def test_the_entry_point_is_installed() -> None:
@@ -606,3 +608,13 @@ def test_the_entry_point_is_installed() -> None:
 
 def test_run_directories_are_what_the_command_line_says(whole: Path) -> None:
     assert RunDirectory(whole).finished
+
+
+def test_names_in_brackets_are_no_markup(run: Run, tmp_path: Path) -> None:
+    path = task_file(tmp_path, "def class_names(self): return ['dog[/b]', 'cat[i]']")
+    out = tmp_path / "run[" / "b]"
+    code, shown, err = run("optimize", path, "--max-drop", "50pt", "--epochs", "1", "--rung-epochs", "1", "--out", out)
+    assert (code, err) == (0, "")
+    assert "run[/b]: report.html" in shown.replace("\n", "")
+    code, _, err = run("check", path)
+    assert (code, err) == (0, "")

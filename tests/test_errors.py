@@ -17,7 +17,7 @@ def test_the_promised_codes() -> None:
     assert codes == {
         "IsogridError": 1, "SparsifierError": 1, "TrainingError": 1, "FormatError": 1, "RunError": 1, "UsageError": 2,
         "PatternError": 2, "TargetError": 2, "FloorError": 2, "UnsupportedError": 2, "MissingDependencyError": 2,
-        "FloorNotHeldError": 3, "DataError": 4,
+        "UndefinedMetricError": 2, "FloorNotHeldError": 3, "DataError": 4,
     }  # fmt: skip
 
 

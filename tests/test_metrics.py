@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isogrid.errors import UsageError
+from isogrid.errors import UndefinedMetricError, UsageError
 from isogrid.metrics import ACCURACY, Metric, Outcomes, paired_drop, to_outcomes
 
 LOSS = Metric("loss", higher_is_better=False)
@@ -185,3 +185,24 @@ def test_a_long_answer_is_not_printed_whole() -> None:
     with pytest.raises(UsageError) as refusal:
         to_outcomes(["x"] * 10_000)
     assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e12])
+def test_a_difference_counts_however_small_the_metric(scale: float) -> None:
+    error = Metric("error", higher_is_better=False)
+    assert error.worse_by(0.96 * scale, 0.97 * scale) == pytest.approx(0.01 * scale)
+    assert not error.at_least(2 * scale, scale)
+    assert error.at_least(scale, scale)
+    drop = paired_drop(error, Outcomes([scale, 2 * scale]), Outcomes([2 * scale, 3 * scale]))
+    assert drop.value == pytest.approx(scale)
+
+
+def test_classes_are_numbers() -> None:
+    with pytest.raises(UsageError, match=r"Outcomes got predictions of .*; accepted are the numbers of the classes"):
+        Outcomes.of_classes(["a", "b"], ["a", "c"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [1.0, math.nan]])
+def test_a_metric_that_is_undefined_is_told_from_one_that_is_none(value: Any) -> None:
+    with pytest.raises(UndefinedMetricError):
+        to_outcomes(value)

@@ -38,6 +38,10 @@ class UnsupportedError(UsageError):
     """A combination that Isogrid knows and refuses (an optimiser, a wrapper, a layer)."""
 
 
+class UndefinedMetricError(UsageError):
+    """A metric that is no finite number, as a correlation is none where a model always answers the same."""
+
+
 class MissingDependencyError(IsogridError, ImportError):
     """An optional library that the call needs and that is not installed."""
 

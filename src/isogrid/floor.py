@@ -31,6 +31,20 @@ class Floor:
     kind: str
     amount: float
 
+    def check(self, metric: Metric) -> None:
+        """Refuse what no model of that metric could hold or break, before one is trained.
+
+        Raises:
+            FloorError: points of a metric that is no percentage, or an amount beyond 100 % of one that is.
+        """
+        self.limit_from(metric, 1.0)
+        if metric.percent and self.kind in ("absolute", "units") and self.amount > 1:
+            written = f"'{self.amount:g}%'" if self.kind == "absolute" else f"'{self.amount:g}pt'"
+            raise FloorError(
+                f"The floor {self.text} is beyond 100 %, as {metric.name} is a share; accepted is {written}, or a "
+                "number up to 1."
+            )
+
     def limit(self, metric: Metric, baseline: float) -> float:
         """The metric value that must be reached, given the dense model's.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isogrid.errors import UsageError
+from isogrid.errors import UndefinedMetricError, UsageError
 
 _Z95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -34,12 +34,23 @@ class Metric:
 
     def worse_by(self, dense: float, sparse: float) -> float:
         """How much worse ``sparse`` is than ``dense``, in metric units; negative if it is better."""
-        # Rounded far below any metric's resolution, so that 0.97 - 0.96 is the 0.01 that people expect.
-        return round(dense - sparse if self.higher_is_better else sparse - dense, 15)
+        worse = dense - sparse if self.higher_is_better else sparse - dense
+        return _rounded(worse, max(abs(dense), abs(sparse)))
 
     def at_least(self, value: float, limit: float) -> bool:
         """Whether ``value`` is as good as ``limit`` or better."""
         return self.worse_by(limit, value) <= 0
+
+
+def _rounded(difference: float, scale: float) -> float:
+    """Rounded far below any metric's resolution, so that 0.97 - 0.96 is the 0.01 that people expect.
+
+    >>> _rounded(0.97 - 0.96, 0.97), _rounded(9.7e-20 - 9.6e-20, 9.7e-20)
+    (0.01, 1e-21)
+    """
+    if difference == 0 or not (math.isfinite(difference) and math.isfinite(scale)):
+        return difference
+    return round(difference, 15 - math.ceil(math.log10(scale)))
 
 
 ACCURACY = Metric("accuracy", higher_is_better=True, unit="pt", percent=True)
@@ -54,7 +65,8 @@ class Outcomes:
         predictions, labels: ``[n]`` classes, where the task has them: they feed the report.
 
     Raises:
-        UsageError: no sample, scores that are not finite, or lengths that differ.
+        UsageError: no sample, classes that are no numbers, or lengths that differ.
+        UndefinedMetricError: scores that are not finite.
 
     >>> Outcomes.of_classes(predictions=[1, 2, 2], labels=[1, 2, 3]).value
     0.666...
@@ -69,13 +81,18 @@ class Outcomes:
         if scores.size == 0:
             raise UsageError("A metric was measured on no sample; accepted is a split of one sample or more.")
         if not np.isfinite(scores).all():
-            raise UsageError("A metric has scores that are not finite; accepted are finite numbers, one a sample.")
+            raise UndefinedMetricError(
+                "A metric has scores that are not finite; accepted are finite numbers, one a sample."
+            )
         object.__setattr__(self, "scores", scores)
         for name in ("predictions", "labels"):
             classes = getattr(self, name)
             if classes is None:
                 continue
-            classes = np.asarray(classes, dtype=np.int64).reshape(-1)
+            classes = np.asarray(classes).reshape(-1)
+            if classes.dtype.kind not in "biuf":
+                raise UsageError(f"Outcomes got {name} of {classes.dtype}; accepted are the numbers of the classes.")
+            classes = classes.astype(np.int64)
             if classes.size != scores.size:
                 raise UsageError(
                     f"Outcomes got {classes.size} {name} for {scores.size} scores; accepted is one a sample."
@@ -140,7 +157,7 @@ def paired_drop(metric: Metric, dense: Outcomes, sparse: Outcomes) -> Drop:
     if not metric.higher_is_better:
         difference = -difference
     n = difference.size
-    mean = round(float(difference.mean()), 15)
+    mean = _rounded(float(difference.mean()), float(max(np.abs(dense.scores).max(), np.abs(sparse.scores).max())))
     if dense.binary and sparse.binary:
         worse, better = int((difference > 0).sum()), int((difference < 0).sum())
         p, q = (worse + 1) / (n + 2), (better + 1) / (n + 2)
@@ -165,7 +182,8 @@ def to_outcomes(measured: Any) -> Outcomes | float:
     Accepted are `Outcomes`, a sequence or array or tensor of per-sample scores, and a single number.
 
     Raises:
-        UsageError: anything else, or a number that is not finite.
+        UsageError: anything else.
+        UndefinedMetricError: numbers that are not finite.
     """
     if isinstance(measured, Outcomes):
         return measured
@@ -179,7 +197,12 @@ def to_outcomes(measured: Any) -> Outcomes | float:
             return Outcomes(array.astype(np.float64))
         if math.isfinite(float(array)):
             return float(array)
-    raise UsageError(
+        raise UndefinedMetricError(_unknown(measured))
+    raise UsageError(_unknown(measured))
+
+
+def _unknown(measured: Any) -> str:
+    return (
         f"evaluate returned {reprlib.repr(measured)}; accepted are a finite number, per-sample scores, or "
         "isogrid.Outcomes."
     )

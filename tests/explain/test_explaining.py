@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isogrid.errors import FormatError, UnsupportedError, UsageError
 from isogrid.explain import Explanation, explain
-from isogrid.explain.confidence import confidence, confidence_change
+from isogrid.explain.confidence import confidence, confidence_change, probabilities
 from isogrid.explain.inputs import input_importance, input_rows
 from isogrid.explain.ranks import rank_correlation
 from isogrid.explain.stability import stability
@@ -206,3 +206,13 @@ def test_what_cannot_be_explained_is_said_in_a_sentence(runs: list[Path], tmp_pa
     silent.samples = lambda _: None  # type: ignore[method-assign,assignment,return-value]
     with pytest.raises(UnsupportedError, match="gives no samples"):
         explain(runs[0], task=silent)
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels"), [(1, [0, 1, 1]), (3, [0, 2, -100]), (3, [0, 3, 1])], ids=["one number", "none", "too many"]
+)
+def test_answers_that_are_no_classes_have_no_confidence(answers: int, labels: list[int]) -> None:
+    network = nn.Linear(4, answers)
+    batch = torch.randn(3, 4), torch.tensor(labels)
+    assert probabilities(Plain(network, []), network, [batch]) is None
+    assert probabilities(Plain(nn.Linear(4, 3), []), nn.Linear(4, 3), [(batch[0], torch.tensor([0, 1, 2]))]) is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,14 +24,15 @@ from isogrid.errors import (
     RunError,
     TargetError,
     TrainingError,
+    UnsupportedError,
     UsageError,
 )
 from isogrid.floor import max_drop
-from isogrid.frontier import EpochEnd, Listener, OptimizeResult, optimize
+from isogrid.frontier import EpochEnd, Listener, OptimizeResult, optimize, training
 from isogrid.frontier.confirm import confirm
 from isogrid.metrics import Metric, Outcomes
 from isogrid.sparsify import HardConcrete
-from isogrid.tasks import ClassificationTask
+from isogrid.tasks import ClassificationTask, Recipe
 
 Script = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -471,7 +475,7 @@ def test_what_is_missing_at_the_end_is_said_at_the_start(
 
 def test_a_baseline_below_the_floor_is_refused_and_kept(script: Script, tmp_path: Path) -> None:
     with pytest.raises(FloorError, match="out of reach"):
-        optimize(**script(max_drop=None, floor=1.5), out=tmp_path)
+        optimize(**script(max_drop=None, floor=1.0), out=tmp_path)
     assert (tmp_path / "checkpoints" / "dense-00.ckpt").is_file()
 
 
@@ -512,3 +516,144 @@ def test_latency_is_an_objective_and_stands_in_the_frontier(tiny: Classification
     assert json.loads((tmp_path / "run" / "result.json").read_text())["minimize"] == "latency"
     assert result.report.chosen is not None
     assert result.report.chosen.latency == chosen["latency"]
+
+
+def test_a_rung_whose_metric_is_undefined_breaks_the_floor_and_the_run_goes_on(script: Script, tmp_path: Path) -> None:
+    given = script(recipe=Recipe(epochs=3, rung_epochs=1, lr=1e-2, ladder=(0.5, 0.999)))
+    measure = given["evaluate"]
+
+    def undefined_where_sparse(model: nn.Module) -> Any:
+        weights = torch.cat([part.flatten() for part in model.parameters() if part.dim() > 1])
+        return math.nan if float((weights == 0).double().mean()) > 0.97 else measure(model)
+
+    result = optimize(**{**given, "evaluate": undefined_where_sparse}, out=tmp_path)
+    rungs = {point.rung for point in result.report.points}
+    assert 1 in rungs
+    assert 2 not in rungs
+    assert all(point.sparsity < 0.97 for point in result.report.points)
+    assert any(point.metric is None for point in result.report.history)
+    with pytest.raises(UsageError, match="evaluate returned nan"):
+        optimize(**script(evaluate=lambda _: math.nan), out=tmp_path / "dense")
+
+
+def test_a_precision_that_cannot_hold_the_weights_is_left_out(script: Script, tmp_path: Path) -> None:
+    given = script(pretrained=True, method="one_shot")
+    with torch.no_grad():
+        first = next(module for module in given["model"].modules() if isinstance(module, nn.Linear))
+        first.weight.mul_(1e7)
+    result = optimize(**given, out=tmp_path)
+    assert {point.precision for point in result.report.points} == {"fp32", "int8"}
+
+
+def test_what_cannot_be_exported_is_said_before_training(script: Script, tmp_path: Path) -> None:
+    class Branching(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            answer = self.inner(x)
+            return answer if bool(answer.sum() > 0) else 2 * answer
+
+    given = script()
+    with pytest.raises(UnsupportedError, match="Branching"):
+        optimize(**{**given, "model": Branching(given["model"])}, out=tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_buffer_that_is_infinite_by_design_is_none_of_training(script: Script, tmp_path: Path) -> None:
+    class Masked(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+            self.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) + 0 * self.mask[0]
+
+    given = script()
+    assert optimize(**{**given, "model": Masked(given["model"])}, out=tmp_path).report.points
+
+
+def test_a_loader_of_a_stream_has_no_length(script: Script, tiny: ClassificationTask, tmp_path: Path) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return zip(*tiny.data("train"), strict=True)
+
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=32)
+    assert optimize(**script(train=loader), out=tmp_path).report.points
+
+
+def test_a_run_is_not_resumed_with_other_batches(script: Script, tmp_path: Path) -> None:
+    class Stop(Listener):
+        def epoch_ended(self, event: EpochEnd) -> None:
+            if event.epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize(**script(), out=tmp_path, listener=Stop())
+    given = script()
+    other = torch.utils.data.DataLoader(given["train"].dataset, batch_size=16, shuffle=True)
+    with pytest.raises(RunError, match=r"was trained with \d+ batches a pass, and now the data give \d+; accepted is"):
+        optimize(**{**given, "train": other}, out=tmp_path)
+
+
+def test_the_time_of_a_run_is_that_of_all_its_processes(script: Script, tmp_path: Path) -> None:
+    class Stop(Listener):
+        def epoch_ended(self, event: EpochEnd) -> None:
+            if event.epoch == 3:
+                raise KeyboardInterrupt
+
+    hours = itertools.count(0, 3600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(hours)))
+        with pytest.raises(KeyboardInterrupt):
+            optimize(**script(), out=tmp_path, listener=Stop())
+    assert optimize(**script(), out=tmp_path).report.seconds > 3600
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"floor": 95, "max_drop": None}, FloorError, r"The floor 95 is beyond 100 %.*accepted is '95%'"),
+        ({"max_drop": 5}, FloorError, r"The floor 5 is beyond 100 %.*accepted is '5pt'"),
+        ({"seed": 2**63}, UsageError, r"accepted is a whole number below 2\*\*63"),
+        ({"example": {"x": torch.ones(1, 2)}}, UsageError, "example is a dict; accepted is a tensor, or a tuple"),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(
+    script: Script, changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        optimize(**script(**changes), out=tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_sparse_gradients_need_an_optimiser_that_takes_them(script: Script, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.EmbeddingBag(8, 4, sparse=True), nn.Linear(4, 2))
+    with pytest.raises(UnsupportedError, match=r"0 has sparse gradients, which adam .* accepted are optimizer='sgd'"):
+        optimize(**script(model=model, example=torch.zeros(2, 3, dtype=torch.long)), out=tmp_path)
+
+
+def test_a_task_has_a_metric_and_a_recipe(tiny: ClassificationTask, tmp_path: Path) -> None:
+    tiny.metric = "accuracy"  # type: ignore[assignment,misc]
+    with pytest.raises(UsageError, match="needs a Metric as its attribute metric, and has 'accuracy'"):
+        optimize(tiny, max_drop="1pt", out=tmp_path)
+
+
+def test_one_number_is_distilled_by_its_square(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    y = x @ torch.randn(4, 1)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16)
+
+    def error(model: nn.Module) -> Outcomes:
+        return Outcomes((model(x) - y).square().numpy())
+
+    result = optimize(
+        nn.Linear(4, 1), train=loader, evaluate=error, example=x[:2], max_drop=5.0, match_dense=False,
+        loss=lambda answer, batch: nn.functional.mse_loss(answer, batch[1]),
+        metric=Metric("error", higher_is_better=False), out=tmp_path,
+        recipe=Recipe(epochs=3, rung_epochs=2, lr=1e-2, ladder=(0.5,), distill=1.0),
+    )  # fmt: skip
+    assert all(point.loss > 0 for point in result.report.history)

@@ -75,3 +75,11 @@ def test_a_metric_that_is_no_percentage_is_written_as_it_is() -> None:
 
 def test_closing_what_never_began_is_fine() -> None:
     TerminalProgress(Console(file=io.StringIO(), force_terminal=True), ACCURACY).closed()
+
+
+def test_the_name_of_a_metric_is_no_markup() -> None:
+    out = io.StringIO()
+    listener = TerminalProgress(Console(file=out, force_terminal=True, width=80), Metric("F1[/macro]"))
+    play(listener)
+    listener.closed()
+    assert any("F1[/macro]" in line for line in screen(out.getvalue()))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from isogrid.errors import DataError, UnsupportedError, UsageError
 from isogrid.quality import DataReport, Finding, check
+from isogrid.quality.balance import check_balance
+from isogrid.quality.collecting import collect
 from isogrid.tasks import ClassificationTask, Split, Task, load_task
 
 
@@ -197,3 +199,78 @@ def test_what_cannot_be_checked_is_said_in_a_sentence() -> None:
     task.parts["test"] = torch.zeros(0, 12), torch.zeros(0, dtype=torch.int64)
     with pytest.raises(DataError, match="The test split of clouds is empty"):
         check(task)
+
+
+class Batched(Task):
+    """Training batches as they are given; nothing else is asked of it."""
+
+    name, summary = "batched", "made up"
+
+    def __init__(self, *batches: Any) -> None:
+        self.given = batches
+
+    def model(self) -> nn.Module:
+        raise NotImplementedError
+
+    def batches(self) -> Any:
+        return self.given
+
+    def evaluate(self, model: nn.Module, split: Split) -> float:
+        raise NotImplementedError
+
+    def example(self) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+
+class Named(Batched):
+    """Batches are mappings, as a tokenizer makes them."""
+
+    def features(self, batch: Any) -> Tensor:
+        return batch["ids"].float()
+
+    def classes(self, batch: Any) -> Tensor:
+        return batch["labels"]
+
+
+def test_inputs_are_told_apart_where_they_meet() -> None:
+    """(1, 2) and (513, 0) are the same bytes one behind the other, without the zeros at their ends."""
+    pairs = torch.tensor([1, 513]), torch.tensor([2, 0]), torch.tensor([0, 1])
+    assert len(set(collect(Batched(pairs), "train").digests)) == 2  # type: ignore[union-attr]
+
+
+def test_a_batch_of_inputs_alone_has_no_labels_to_leave_out() -> None:
+    digests = collect(Batched((torch.tensor([[1.0], [2.0], [1.0]]),)), "train").digests  # type: ignore[union-attr]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_labels_of_a_mapping_are_no_inputs() -> None:
+    twins = {"ids": torch.tensor([[1, 2], [1, 2]]), "labels": torch.tensor([0, 1])}
+    digests = collect(Named(twins), "train").digests  # type: ignore[union-attr]
+    assert digests[0] == digests[1]
+
+
+def test_numbers_that_numpy_does_not_know_are_inputs_too() -> None:
+    digests = collect(Batched((torch.ones(2, 3, dtype=torch.bfloat16), torch.zeros(2))), "train").digests  # type: ignore[union-attr]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((torch.ones(3, 2), torch.zeros(2, dtype=torch.long)), "has 2 labels for 3 samples; accepted is one a sample"),
+        ({"x": torch.ones(3, 2)}, "is a dict; accepted is a tuple that begins with the inputs, or a task that defines"),
+    ],
+)
+def test_batches_that_cannot_be_looked_at(batch: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        collect(Batched(batch), "train")
+
+
+def test_classes_may_be_called_by_any_number() -> None:
+    labels = torch.tensor([-1, -1, 10**11, 10**11, 7, 7])
+    split = collect(Batched((torch.rand(6, 2), labels)), "train")
+    assert split is not None
+    found = check_balance({"train": split, "test": split}, ["a", "b"])
+    assert found is not None
+    assert found.numbers["classes"] == 3
+    assert found.numbers["test from train"] == 0

@@ -102,3 +102,12 @@ def test_a_task_has_every_split_unless_it_says_otherwise() -> None:
     assert all(Corners().has(split) for split in ("train", "validation", "test"))
     with pytest.raises(TypeError, match="abstract"):
         Task()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": "1e-3"}, {"lr": None}, {"rung_lr": "x"}, {"weight_decay": None}, {"distill": "x"}, {"temperature": []}],
+)
+def test_numbers_of_a_recipe_are_numbers(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"The recipe got .*; accepted is a"):
+        Recipe(**wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -56,6 +57,8 @@ def _answer() -> int:
     except BrokenPipeError:
         raise
     except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno == errno.ENOSPC and problem.filename is None:
+            raise  # what is written to has no name: it is the output
         if os.environ.get("ISOGRID_TRACEBACK"):
             raise
         library = (problem.name or "").partition(".")[0] if isinstance(problem, ModuleNotFoundError) else ""

@@ -42,14 +42,15 @@ def check(
 
 def _render(found: DataReport, console: Console) -> None:
     sizes = ", ".join(f"{count:,} {split}" for split, count in found.samples.items())
-    table = Table(title=f"data of {found.task}: {sizes} samples", title_justify="left", show_lines=True)
+    title = Text(f"data of {found.task}: {sizes} samples", style="table.title")
+    table = Table(title=title, title_justify="left", show_lines=True)
     for heading in ("check", "", "what was found"):
         table.add_column(heading, overflow="fold")
     for finding in found.findings:
         text = finding.text
         for split, positions in finding.examples.items():
             text += f"\n{split} samples {', '.join(map(str, positions[:5]))}{' ...' if len(positions) > 5 else ''}"
-        table.add_row(finding.check, Text(finding.grade, style=_COLOURS[finding.grade]), text)
+        table.add_row(finding.check, Text(finding.grade, style=_COLOURS[finding.grade]), Text(text))
     console.print(table)
     for reason in found.skipped:
         console.print(f"not checked: {reason}", markup=False)

@@ -175,7 +175,7 @@ def _show(result: OptimizeResult, console: Console, *, quiet: bool) -> None:
         return
     render(result.report, console)
     files = ", ".join(["report.html", *result.report.balance.files])
-    console.print(f"In {result.path}: {files}", highlight=False)
+    console.print(f"In {result.path}: {files}", highlight=False, markup=False)
     if result.resumed:
         console.print(
             "This run was finished before and is shown as it is; pass --force to run it anew.", highlight=False

@@ -60,8 +60,10 @@ def probabilities(
     with evaluating(model):
         for batch in batches:
             classes, answer = task.classes(batch), task.forward(model, batch)
-            if classes is None or answer.ndim != 2 or len(answer) != len(classes):
+            if classes is None or answer.ndim != 2 or answer.shape[1] < 2 or len(answer) != len(classes):
                 return None
+            if not bool(((classes >= 0) & (classes < answer.shape[1])).all()):
+                return None  # labels such as -100 say that there is none
             told.append(torch.softmax(answer.double(), dim=1).cpu().numpy())
             true.append(classes.cpu().numpy().astype(np.int64))
     return np.concatenate(told), np.concatenate(true)

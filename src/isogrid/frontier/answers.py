@@ -61,7 +61,7 @@ def changes(task: Described, dense: Outcomes, sparse: Outcomes) -> Changes | Non
 
 def _class_name(task: Described, index: int) -> str:
     names = task.class_names()
-    return names[index] if names is not None and 0 <= index < len(names) else str(index)
+    return str(names[index]) if names is not None and 0 <= index < len(names) else str(index)
 
 
 def _image(task: Described, index: int) -> list[list[float]] | None:
@@ -69,5 +69,7 @@ def _image(task: Described, index: int) -> list[list[float]] | None:
     if picture is None:
         return None
     array = np.asarray(picture, dtype=np.float64)
+    if array.ndim != 2 or not np.isfinite(array).all():
+        return None  # no picture that a page could show, and no reason to lose the report
     span = float(array.max() - array.min()) or 1.0
     return [[round(float(v), 3) for v in row] for row in (array - array.min()) / span]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+from isogrid.errors import UndefinedMetricError, UnsupportedError
 from isogrid.floor import Floor
 from isogrid.frontier.events import Listener
 from isogrid.frontier.phases import Phase, Trained
@@ -181,19 +182,33 @@ class Search:
         return trained
 
     def _measure(self, found: Found, phase: str, rung: int, trained: Trained) -> None:
-        """Both levers together: the rung's model at each precision."""
+        """Both levers together: the rung's model at each precision.
+
+        No point comes of a precision that cannot hold the model's weights, nor of a sparse model whose metric is
+        undefined (a correlation of one that always answers the same): such a rung breaks the floor.
+        """
         best: float | None = None
         any_holds = False
+        sparsity = 0.0
         for precision in PRECISIONS:
-            model = self._workshop.at_precision(trained, precision)
-            value = value_of(self._workshop.measure(model, "validation"))
+            try:
+                model = self._workshop.at_precision(trained, precision)
+                value = value_of(self._workshop.measure(model, "validation"))
+            except UnsupportedError:
+                if precision == "fp32":
+                    raise
+                continue
+            except UndefinedMetricError:
+                if rung == 0 and precision == "fp32":
+                    raise
+                continue
             holds = self._metric.at_least(value, found.limit)
             if rung == 0 and precision == "fp32":
                 holds = True
             costs = dataclasses.asdict(self._workshop.weigh(model, precision))
+            sparsity = sparsity or float(costs["sparsity"])
             found.points.append(FrontierPoint(phase, rung, precision, value, holds=holds, **costs))
             any_holds = any_holds or holds
             best = value if best is None or self._metric.at_least(value, best) else best
-        assert best is not None
         if rung > 0:
-            self._listener.rung_measured(found.points[-len(PRECISIONS)].sparsity, best, any_holds)
+            self._listener.rung_measured(sparsity, math.nan if best is None else best, any_holds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ def input_use(task: Task, sparse: nn.Module) -> InputUse | None:
     if first.in_features != features:
         return None
     counts = [int(count) for count in first.weight.detach().ne(0).sum(dim=0)]
-    return InputUse(counts=counts, shape=task.image_shape())
+    shape = task.image_shape()
+    return InputUse(counts=counts, shape=shape if shape is not None and math.prod(shape) == features else None)
 
 
 def activation_rows(task: Task, dense: nn.Module, sparse: nn.Module) -> list[ActivationRow]:

@@ -66,7 +66,7 @@ def fit(
         on_step: called after each step with the number of steps taken.
 
     Raises:
-        UsageError: a limit or an interval below 1, or a threshold that is not finite.
+        UsageError: a limit or an interval below 1, a threshold that is not finite, or no data.
         DataError: a pass gives no batch.
         TrainingError: the loss is not finite.
 
@@ -82,7 +82,9 @@ def fit(
     for name, number in (("max_steps", max_steps), ("evaluate_every", 1 if evaluate_every is None else evaluate_every)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise UsageError(f"fit() got {name}={number!r}; accepted is a whole number >= 1.")
-    if until is not None and not math.isfinite(until):
+    if not isinstance(train, Iterable):
+        raise UsageError(f"fit() got train={train!r}; accepted is an iterable of batches, such as a DataLoader.")
+    if until is not None and not (isinstance(until, int | float) and math.isfinite(until)):
         raise UsageError(f"fit() got until={until!r}; accepted is a finite number, or None to train to the limit.")
     loss = loss or _cross_entropy
     history: list[tuple[int, float, float]] = []

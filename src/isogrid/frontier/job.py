@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import hashlib
 import random
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isogrid.errors import UsageError
+from isogrid.errors import UnsupportedError, UsageError
 from isogrid.floor import Floor
+from isogrid.formats import onnx as onnx_format
 from isogrid.formats.model import load
 from isogrid.frontier.climb import SearchPlan
 from isogrid.frontier.events import Listener
@@ -32,6 +34,7 @@ from isogrid.sparsify import Method, SparseState, parse_climbing
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.state import dense_layers
 from isogrid.tasks import Recipe, Task, load_task
+from isogrid.tasks.task import check_task
 
 
 def optimize(
@@ -130,6 +133,7 @@ def _task(model: nn.Module | Task | str, **loop: Any) -> Task:
     if isinstance(model, str):
         model = load_task(model)
     if isinstance(model, Task):
+        check_task(model)
         defaults = {"recipe": loop["recipe"], "metric": ACCURACY, "pretrained": False}
         given = [name for name, value in loop.items() if value is not defaults.get(name)]
         if given:
@@ -181,11 +185,16 @@ def _check_job(task: Task, fresh: nn.Module, method: Method, floor: Floor, recip
         MissingDependencyError, FloorError, TargetError, PatternError, UnsupportedError, UsageError: what does not fit.
     """
     check_libraries(("onnx", "onnxscript", "onnxruntime"))
-    floor.limit_from(task.metric, 1.0)
+    floor.check(task.metric)
+    example = task.example()
+    if not isinstance(example, tuple):
+        raise UsageError(
+            f"example() of {task.name} returned {type(example).__name__}; accepted is a tuple of the model's inputs."
+        )
+    _check_sparse_gradients(fresh, recipe)
     layers = dense_layers(find_targets(fresh, task.targets, task.ignore))
     state = SparseState(layers, total_steps=1, seed=0, optimizer=build_optimizer(fresh, recipe, recipe.lr), model=fresh)
     method.at(recipe.ladder[0]).check(state)
-    example = task.example()
     try:
         with torch.no_grad():
             copy.deepcopy(fresh).eval()(*example)
@@ -194,12 +203,34 @@ def _check_job(task: Task, fresh: nn.Module, method: Method, floor: Floor, recip
         raise UsageError(
             f"The model does not take its example inputs, {shapes}: {type(problem).__name__}: {problem}"
         ) from problem
+    if any(isinstance(part, Tensor) and part.numel() == 0 for part in example):
+        return  # nobody could export that, and what is wrong with the data is better said by the training
+    # What cannot be exported is better known now than when all training is over.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        onnx_format.export(copy.deepcopy(fresh).eval(), path, example, free_axes=task.free_axes())
+
+
+def _check_sparse_gradients(model: nn.Module, recipe: Recipe) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            if recipe.optimizer == "sgd" and recipe.weight_decay == 0:
+                continue
+            raise UnsupportedError(
+                f"{name} has sparse gradients, which {recipe.optimizer} with weight_decay={recipe.weight_decay:g} does "
+                "not take; accepted are optimizer='sgd' without weight decay, and sparse=False."
+            )
 
 
 def _digest(model: nn.Module) -> str:
     """What tells one model from another when a run is resumed: names, shapes and initial weights."""
     sha = hashlib.sha256()
     for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UnsupportedError(
+                f"The model's state holds {name}, a {type(value).__name__}; accepted are tensors, so keep no extra "
+                "state."
+            )
         sha.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]

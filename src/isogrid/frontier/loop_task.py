@@ -57,7 +57,11 @@ class LoopTask(Task):
         self._model = copy.deepcopy(model)
         self._train, self._evaluate, self._test = train, evaluate, test
         self._loss, self._forward = loss, forward
-        self._example = example if isinstance(example, tuple) else (example,)
+        if not isinstance(example, Tensor | tuple | list):
+            raise UsageError(
+                f"example is a {type(example).__name__}; accepted is a tensor, or a tuple of the model's inputs."
+            )
+        self._example = (example,) if isinstance(example, Tensor) else tuple(example)
         self._set(
             metric=metric, recipe=recipe or Recipe(), pretrained=pretrained, targets=targets, ignore=ignore, name=name
         )

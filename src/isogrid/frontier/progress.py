@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from isogrid.frontier.events import EpochEnd, Listener
@@ -61,7 +62,8 @@ class TerminalProgress(Listener):
         if not self._progress.disable:
             verdict = "[green]holds[/green]" if holds else "[red]breaks[/red]"
             self._progress.console.print(
-                f"  {100 * sparsity:6.2f} % sparse: {self._metric.name} {self._written(metric)} {verdict} the floor",
+                f"  {100 * sparsity:6.2f} % sparse: {escape(self._metric.name)} {self._written(metric)} {verdict} the "
+                "floor",
                 highlight=False,
             )
 

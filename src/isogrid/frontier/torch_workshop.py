@@ -41,6 +41,10 @@ class TorchWorkshop(Workshop):
     def flops(self) -> float:  # type: ignore[override]  # the trainer counts
         return self._trainer.flops
 
+    @property
+    def earlier(self) -> float:  # type: ignore[override]  # the trainer counts
+        return self._trainer.earlier
+
     # -- training ----------------------------------------------------------------------------------------------------
 
     def given(self) -> Trained:
@@ -60,7 +64,7 @@ class TorchWorkshop(Workshop):
             model, method, data=self._trainer.calibration(method), forward=self._task.forward, loss=self._task.loss,
             seed=self._trainer.seed, **self._selection,
         )  # fmt: skip
-        value = value_of(self._trainer.measure(model, "validation"))
+        value = self._trainer.metric_of(model, sparse=True)
         return Trained(dict(model.state_dict()), report.masks, value, dense.steps, dense.flops)
 
     # -- models ------------------------------------------------------------------------------------------------------

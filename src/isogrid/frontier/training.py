@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import time
 import zlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.distillation import distillation_loss
-from isogrid.errors import DataError, TrainingError, UsageError
+from isogrid.errors import DataError, RunError, TrainingError, UndefinedMetricError, UsageError
 from isogrid.frontier.effort import Effort, samples_of
 from isogrid.frontier.ensemble import Ensemble
 from isogrid.frontier.events import EpochEnd, Listener
@@ -44,6 +46,8 @@ class Trainer:
         self._effort: Effort | None = None
         self.flops = 0.0
         """What all phases of the run have cost in training."""
+        self.earlier = 0.0
+        """Seconds that processes before this one have trained."""
 
     def new_model(self) -> nn.Module:
         """The task's model with its initial weights, the same at every call."""
@@ -51,7 +55,7 @@ class Trainer:
         model = self.task.model()
         if not isinstance(model, nn.Module):
             raise UsageError(f"The task's model() returned {type(model).__name__}; accepted is a torch.nn.Module.")
-        check_finite(model, "at the start")
+        check_finite(model, "at the start", buffers=False)
         return model
 
     def model_of(self, trained: Trained) -> nn.Module:
@@ -69,6 +73,15 @@ class Trainer:
                 return to_outcomes(self.task.evaluate(model, split))
         finally:
             model.train(training)
+
+    def metric_of(self, model: nn.Module, *, sparse: bool) -> float:
+        """The metric on the validation split; of a sparse model NaN where it is undefined, which breaks every floor."""
+        try:
+            return value_of(self.measure(model, "validation"))
+        except UndefinedMetricError:
+            if sparse:
+                return math.nan
+            raise
 
     @property
     def steps_per_epoch(self) -> int:
@@ -101,6 +114,8 @@ class Trainer:
             self.history.extend(done["history"])
             self._listener.phase_started(phase.title, phase.epochs, phase.epochs)
             self.flops += done["own_flops"]
+            self.earlier += done.get("seconds", 0.0)
+            self.check_pace(done, phase)
             return Trained(done["model"], done["masks"], done["metric"], done["steps"], done["flops"])
         run = _PhaseRun(self, phase, start, teacher)
         trained, history = run.run()
@@ -111,11 +126,21 @@ class Trainer:
             phase.name,
             {
                 "model": trained.model, "masks": trained.masks, "metric": trained.metric, "steps": trained.steps,
-                "history": history, "flops": trained.flops, "own_flops": run.flops,
+                "history": history, "flops": trained.flops, "own_flops": run.flops, "seconds": run.seconds,
+                "steps_per_epoch": self.steps_per_epoch,
             },
         )  # fmt: skip
         self._run.drop_checkpoint(f"{phase.name}.partial")
         return trained
+
+    def check_pace(self, saved: Mapping[str, Any], phase: Phase) -> None:
+        """Raise ``RunError`` if a checkpoint is of other data: its steps would not be those that are left."""
+        steps = saved.get("steps_per_epoch", self.steps_per_epoch)
+        if steps != self.steps_per_epoch:
+            raise RunError(
+                f"{phase.title} was trained with {steps} batches a pass, and now the data give {self.steps_per_epoch}; "
+                "accepted is the same data in the same batches, or --force to start anew."
+            )
 
 
 class _PhaseRun:
@@ -135,8 +160,10 @@ class _PhaseRun:
         self.optimizer = build_optimizer(self.model, self.recipe, self.lr)
         self.sparsifier = self._sparsify(start)
         self.targets = find_targets(self.model, self.task.targets, self.task.ignore)
+        self.infinite = frozenset(name for name, value in self.model.named_buffers() if not _is_finite(value))
         self.step, self.epoch = 0, 0
         self.flops = 0.0
+        self.started, self.seconds_before = time.monotonic(), 0.0
         self.flops_before = start.flops or 0.0 if start is not None else 0.0
         trainer.effort.forget()
         self.history: list[dict[str, Any]] = []
@@ -173,6 +200,11 @@ class _PhaseRun:
         state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         return Trained(state, masks, self.metric, self.step, self.flops_before + self.flops), self.history
 
+    @property
+    def seconds(self) -> float:
+        """How long the phase has been trained, in all processes."""
+        return self.seconds_before + time.monotonic() - self.started
+
     def _reached(self) -> bool:
         until = self.phase.until
         return until is not None and self.epoch > 0 and self.task.metric.at_least(self.metric, until)
@@ -193,9 +225,10 @@ class _PhaseRun:
                 f"{self.trainer.steps_per_epoch} are expected of every pass; batches() must start anew at each call."
             )
         self.epoch += 1
-        check_finite(self.model, f"after {self.phase.title}, epoch {self.epoch}")
-        self.metric = value_of(self.trainer.measure(self.model, "validation"))
-        if self.sparsifier is not None:
+        check_finite(self.model, f"after {self.phase.title}, epoch {self.epoch}", but=self.infinite)
+        self.metric = self.trainer.metric_of(self.model, sparse=self.sparsifier is not None)
+        undefined = math.isnan(self.metric)
+        if self.sparsifier is not None and not undefined:
             self.sparsifier.observe(self.metric)
         sparsity = count_zeros(self.model, self.targets)["sparsity"]
         telemetry = self.sparsifier.telemetry() if self.sparsifier is not None else {}
@@ -214,7 +247,7 @@ class _PhaseRun:
                 "phase": self.phase.title,
                 "step": self.step,
                 "loss": event.loss,
-                "metric": self.metric,
+                "metric": None if undefined else self.metric,
                 "sparsity": sparsity,
             }
         )
@@ -232,7 +265,7 @@ class _PhaseRun:
         loss = self.task.loss(answer, batch)
         if self.teacher is not None and taught:
             wanted = self.teacher.answer(lambda member: self.task.forward(member, batch))
-            soft = distillation_loss(answer, wanted, self.recipe.temperature)
+            soft = _soft_loss(answer, wanted, self.recipe.temperature)
             loss = (1 - self.recipe.distill) * loss + self.recipe.distill * soft
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -256,6 +289,7 @@ class _PhaseRun:
                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
                 "sparsifier": self.sparsifier.state_dict() if self.sparsifier is not None else None,
                 "step": self.step, "metric": self.metric, "history": self.history, "flops": self.flops,
+                "seconds": self.seconds, "steps_per_epoch": self.trainer.steps_per_epoch,
             },
         )  # fmt: skip
 
@@ -263,12 +297,22 @@ class _PhaseRun:
         saved = load_state(self.run_directory, f"{self.phase.name}.partial")
         if saved is None:
             return
+        self.trainer.check_pace(saved, self.phase)
+        self.seconds_before = saved.get("seconds", 0.0)
+        self.trainer.earlier += self.seconds_before
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(saved["sparsifier"])
         self.epoch, self.step, self.metric = saved["epoch"], saved["step"], saved["metric"]
         self.history, self.flops = saved["history"], saved["flops"]
+
+
+def _soft_loss(answer: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """The distance from the teachers' answers; of one number a sample, which has no softmax, the squared one."""
+    if answer.ndim < 2 or answer.shape[-1] == 1:
+        return nn.functional.mse_loss(answer, wanted)
+    return distillation_loss(answer, wanted, temperature)
 
 
 def calibration_batches(task: Task, seed: int) -> list[Any]:
@@ -303,14 +347,22 @@ def rate_at(step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
 
 
-def check_finite(model: nn.Module, when: str) -> None:
-    """Raise ``TrainingError`` if a number of the model is NaN or infinite: nothing that follows could be trusted."""
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+def check_finite(model: nn.Module, when: str, *, buffers: bool = True, but: Collection[str] = ()) -> None:
+    """Raise ``TrainingError`` if a number of the model is NaN or infinite: nothing that follows could be trusted.
+
+    Buffers may be so by design, as the mask of causal attention is; those of `but` were so from the start.
+    """
+    held = [*model.named_parameters(), *(model.named_buffers() if buffers else ())]
+    for name, value in held:
+        if name not in but and not _is_finite(value):
             raise TrainingError(
                 f"The numbers of {name} are not finite {when}; lower the learning rate, or check the data and the "
                 "model."
             )
+
+
+def _is_finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def seed_everything(seed: int, purpose: str, index: int) -> None:

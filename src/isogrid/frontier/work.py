@@ -136,6 +136,8 @@ def choose_floor(drop: str | float | None, absolute: str | float | None) -> Floo
 def check_numbers(seed: int, until: float | None) -> None:
     """Raise ``UsageError`` for a seed or a threshold that is none."""
     check_whole("optimize()", "seed", seed, least=0)
+    if seed >= 2**63:
+        raise UsageError(f"optimize() got seed={seed}; accepted is a whole number below 2**63.")
     if until is not None and not (isinstance(until, float | int) and math.isfinite(until)):
         raise UsageError(f"optimize() got until={until!r}; accepted is a finite number, or None.")
 

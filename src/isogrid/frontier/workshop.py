@@ -53,6 +53,7 @@ class Workshop(ABC):
         recipe: how long to train.
         history: one entry for each epoch of the run so far: phase, step, loss, metric, sparsity.
         flops: what all phases of the run have cost in training; None where nobody counts.
+        earlier: seconds that processes before this one have trained of the same run.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Workshop(ABC):
     recipe: Pace
     history: list[dict[str, Any]]
     flops: float | None
+    earlier: float = 0.0
 
     # -- training ----------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class Writer:
         first, seen = found.points[0], self._workshop.findings(dense, sparse)
         report = ReportData(
             **about,
-            seconds=round(time.monotonic() - started, 3),
+            seconds=round(self._workshop.earlier + time.monotonic() - started, 3),
             metric=self._metric,
             floor=report_data.Floor(text=self._floor.text, limit=found.limit, baseline=found.baseline),
             verdict=verdict,

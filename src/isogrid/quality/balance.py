@@ -22,8 +22,9 @@ def check_balance(splits: Mapping[str, Samples], names: Sequence[str] | None) ->
     labels = {name: samples.labels for name, samples in splits.items() if samples.labels is not None}
     if "train" not in labels:
         return None
-    classes = 1 + max(int(part.max()) for part in labels.values())
-    counts = {name: np.bincount(part, minlength=classes) for name, part in labels.items()}
+    known = np.unique(np.concatenate(list(labels.values())))
+    classes = len(known)
+    counts = {name: np.bincount(np.searchsorted(known, part), minlength=classes) for name, part in labels.items()}
     there = counts["train"][counts["train"] > 0]
     ratio = float(there.max() / there.min())
     numbers = {"classes": float(classes), "largest over smallest class": ratio}
@@ -32,7 +33,7 @@ def check_balance(splits: Mapping[str, Samples], names: Sequence[str] | None) ->
         unseen = np.flatnonzero((count > 0) & (counts["train"] == 0))
         if len(unseen):
             grade = "problem"
-            parts.append(f"{name} has classes that train has not: {_named(unseen, names)}")
+            parts.append(f"{name} has classes that train has not: {_named(known[unseen], names)}")
         apart = _apart(count, counts["train"])
         numbers[f"{name} from train"] = apart
         if apart > _APART:
@@ -42,8 +43,8 @@ def check_balance(splits: Mapping[str, Samples], names: Sequence[str] | None) ->
         grade = "problem" if grade == "problem" else "note"
         rarest = np.flatnonzero(counts["train"] == there.min())[:1]
         parts.append(
-            f"the largest class is {ratio:.0f} times the smallest, {_named(rarest, names)}: accuracy says little of "
-            "it, and pruning tends to give up rare classes first"
+            f"the largest class is {ratio:.0f} times the smallest, {_named(known[rarest], names)}: accuracy says "
+            "little of it, and pruning tends to give up rare classes first"
         )
     text = "; ".join(parts) if parts else f"{classes} classes, the largest {ratio:.1f} times the smallest"
     return Finding("balance", grade, f"{text}.", numbers)  # type: ignore[arg-type]
@@ -54,4 +55,6 @@ def _apart(count: NDArray[np.int64], other: NDArray[np.int64]) -> float:
 
 
 def _named(classes: NDArray[np.int64], names: Sequence[str] | None) -> str:
-    return ", ".join(str(index) if names is None or index >= len(names) else names[index] for index in classes[:10])
+    return ", ".join(
+        names[index] if names is not None and 0 <= index < len(names) else str(index) for index in classes[:10]
+    )

@@ -58,8 +58,13 @@ def collect(task: Task, split: Split) -> Samples | None:
         features.append(found.cpu().numpy())
         finite.append(fine.cpu().numpy())
         constant.append((found == found[:, :1]).all(dim=1).cpu().numpy())
-        digests += _digests(batch, len(found))
-        labels.append(task.classes(batch))
+        classes = task.classes(batch)
+        if classes is not None and len(classes) != len(found):
+            raise DataError(
+                f"A batch of {task.name} has {len(classes)} labels for {len(found)} samples; accepted is one a sample."
+            )
+        digests += _digests(batch, len(found), classes)
+        labels.append(classes)
     if not digests:
         raise DataError(f"The {split} split of {task.name} is empty; accepted is one sample or more.")
     known = [part.cpu().numpy().astype(np.int64) for part in labels if part is not None]
@@ -72,15 +77,21 @@ def collect(task: Task, split: Split) -> Samples | None:
     )
 
 
-def _digests(batch: Any, count: int) -> list[str]:
-    """A digest of the inputs of each sample: all tensors of the batch but the labels, which come last."""
-    inputs = [part for part in _tensors(batch[:-1] if isinstance(batch, tuple | list) else batch) if len(part) == count]
+def _digests(batch: Any, count: int, known: Tensor | None) -> list[str]:
+    """A digest of the inputs of each sample: all tensors of the batch but the labels.
+
+    These come last in a tuple of two or more, and in a mapping are what `known` holds.
+    """
+    listed = batch[:-1] if isinstance(batch, tuple | list) and len(batch) > 1 else batch
+    inputs = [part for part in _tensors(listed) if len(part) == count and part is not known]
     rows = [part.detach().cpu().contiguous() for part in inputs]
     digests = []
     for index in range(count):
         sha = hashlib.blake2b(digest_size=16)
         for part in rows:
-            sha.update(part[index].numpy().tobytes().rstrip(b"\0"))  # padding says nothing of a sample
+            # Padding says nothing of a sample; the length keeps what is left apart from the next part.
+            content = part[index].reshape(-1).view(torch.uint8).numpy().tobytes().rstrip(b"\0")
+            sha.update(len(content).to_bytes(8) + content)
         digests.append(sha.hexdigest())
     return digests
 

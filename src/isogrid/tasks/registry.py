@@ -17,7 +17,7 @@ from isogrid.tasks.language import Language
 from isogrid.tasks.language_minilm import LanguageMiniLM
 from isogrid.tasks.recommendation import Recommendation
 from isogrid.tasks.speech import Speech, SpeechGRU
-from isogrid.tasks.task import Task
+from isogrid.tasks.task import Task, check_task
 
 _READY: tuple[type[Task], ...] = (
     Digits,
@@ -107,9 +107,10 @@ def _task_in(module: ModuleType, path: Path) -> Task:
 
 def _checked(task: Task, path: Path) -> Task:
     """What reports and file names need of a task, and Python does not ask for."""
-    for attribute in ("name", "summary"):
-        if not isinstance(getattr(task, attribute, None), str):
-            raise UsageError(f"{path}: class {type(task).__name__} needs a text as its attribute {attribute}.")
+    try:
+        check_task(task)
+    except UsageError as problem:
+        raise UsageError(f"{path}: {problem}") from None
     return task
 
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.checks import check_whole
-from isogrid.errors import UsageError
+from isogrid.errors import DataError, UsageError
 from isogrid.ladder import LADDER, check_ladder
 from isogrid.metrics import ACCURACY, Metric, Outcomes
 from isogrid.names import canonical, unknown_name
@@ -61,21 +61,25 @@ class Recipe:
             check_whole("The recipe", name, getattr(self, name))
         rates = {"lr": self.lr, "rung_lr": self.lr if self.rung_lr is None else self.rung_lr}
         for name, rate in rates.items():
-            if not (math.isfinite(rate) and rate > 0):
+            if not (_is_number(rate) and rate > 0):
                 raise UsageError(f"The recipe got {name}={rate!r}; accepted is a finite number > 0.")
         if self.optimizer not in ("adam", "adamw", "sgd"):
             raise UsageError(f"The recipe got optimizer={self.optimizer!r}; accepted are adam, adamw and sgd.")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
             raise UsageError(f"The recipe got weight_decay={self.weight_decay!r}; accepted is a finite number >= 0.")
-        if not 0 <= self.distill <= 1:
+        if not (_is_number(self.distill) and 0 <= self.distill <= 1):
             raise UsageError(f"The recipe got distill={self.distill!r}; accepted is a number from 0 to 1.")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
+        if not (_is_number(self.temperature) and self.temperature > 0):
             raise UsageError(f"The recipe got temperature={self.temperature!r}; accepted is a finite number > 0.")
         object.__setattr__(self, "ladder", check_ladder(self.ladder))
 
     def with_(self, **changes: Any) -> Recipe:
         """A copy with what is not None in `changes` replaced."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Task(ABC):
@@ -150,7 +154,14 @@ class Task(ABC):
     def steps_per_epoch(self) -> int:
         """Batches in one pass."""
         batches = self.batches()
-        return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
+        if not isinstance(batches, Iterable):
+            raise DataError(
+                f"batches() of {self.name} returned {type(batches).__name__}; accepted is an iterable of batches."
+            )
+        try:
+            return len(batches)  # type: ignore[arg-type]
+        except TypeError:  # what has no length, such as a loader of a stream
+            return sum(1 for _ in batches)
 
     def forward(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's answer to a batch; by default the batch is ``(inputs, labels)``."""
@@ -170,7 +181,12 @@ class Task(ABC):
 
     def features(self, batch: Any) -> Tensor:
         """What tells the samples of a batch apart, ``[n, numbers]``; by default the inputs ``batch[0]``, flat."""
-        inputs: Tensor = batch[0]
+        if not isinstance(batch, Tensor | tuple | list):
+            raise DataError(
+                f"A batch of {self.name} is a {type(batch).__name__}; accepted is a tuple that begins with the inputs, "
+                "or a task that defines features()."
+            )
+        inputs: Tensor = batch if isinstance(batch, Tensor) else batch[0]
         return inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None]
 
     def classes(self, batch: Any) -> Tensor | None:
@@ -194,6 +210,20 @@ class Task(ABC):
     def image_shape(self) -> tuple[int, int] | None:
         """Height and width, where the first layer's inputs are the pixels of an image."""
         return None
+
+
+def check_task(task: Task) -> None:
+    """Raise ``UsageError`` for attributes that are not what `Task` says."""
+    kinds = {"name": str, "summary": str, "metric": Metric, "recipe": Recipe}
+    for attribute, kind in kinds.items():
+        value = getattr(task, attribute, None)
+        if not isinstance(value, kind):
+            raise UsageError(
+                f"class {type(task).__name__} needs {_KINDS[kind]} as its attribute {attribute}, and has {value!r}."
+            )
+
+
+_KINDS = {str: "a text", Metric: "a Metric", Recipe: "a Recipe"}
 
 
 class ClassificationTask(Task):
