@@ -23,7 +23,8 @@ from torch.utils import _pytree as pytree
 
 import isogrid
 from isogrid.activations import sparse_relu
-from isogrid.errors import UnsupportedError, UsageError
+from isogrid.errors import RunError, TrainingError, UnsupportedError, UsageError
+from isogrid.evaluating import plain_attention
 from isogrid.runtime import compiler, tuning
 from isogrid.runtime.compiler import Compiled
 
@@ -608,6 +609,7 @@ def test_training_is_refused(compiled_mlp: Compiled) -> None:
         ({"values": "int4"}, r"^Unknown values 'int4'.*: accepted are fp32, fp16, int8\.$"),
         ({"tune": "mesure"}, r"^Unknown tune 'mesure' \(did you mean 'measure'\?\): accepted are model, measure\.$"),
         ({"choices": {"0.weight": "fast"}}, r"^The choices are not understood; accepted is 'sparse' or 'dense'"),
+        ({"choices": ["0.weight"]}, r"^The choices are not understood; accepted is 'sparse' or 'dense'"),
         ({"choices": {"0.wieght": "dense"}}, r"^Unknown layer '0.wieght' \(did you mean '0.weight'\?\): accepted are"),
     ],
 )
@@ -621,6 +623,21 @@ def test_what_is_no_model_or_no_example(mlp: nn.Module) -> None:
         compiler.compile(lambda x: x, torch.randn(4, 64))
     with pytest.raises(UsageError, match=r"^The model does not run on the example: .*\.$"):
         compiler.compile(mlp, torch.randn(4, 63))
+    for example in (None, 3, "x", {"input": torch.randn(4, 64)}):
+        kind = type(example).__name__
+        with pytest.raises(UsageError, match=rf"^compile got an example of type {kind}; accepted are .* as kwargs=\.$"):
+            compiler.compile(mlp, example)  # type: ignore[arg-type]
+
+
+def test_a_compiled_model_is_not_compiled_again(compiled_mlp: Compiled) -> None:
+    with pytest.raises(UnsupportedError, match=r"^compile got a model that is compiled already; accepted is the orig"):
+        compiler.compile(compiled_mlp, torch.randn(4, 64))
+
+
+def test_a_model_that_draws_random_numbers_is_refused() -> None:
+    model = pruned(Of(lambda self, x: self.layer(x + torch.rand_like(x)), layer=nn.Linear(128, 64)))
+    with pytest.raises(UnsupportedError, match=r"^compile got a model that answers differently each time .*\.$"):
+        compiler.compile(model, torch.randn(4, 128))
 
 
 def test_the_original_is_not_changed() -> None:
@@ -798,6 +815,13 @@ def test_choices_are_saved_and_replayed(mlp: nn.Module, tmp_path: Path) -> None:
         assert torch.equal(second(x), first(x))
 
 
+def test_choices_that_cannot_be_written(compiled_mlp: Compiled, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "choices.json"):
+        with pytest.raises(RunError, match="cannot be written"):
+            compiled_mlp.save_choices(path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_choices_hold_for_depthwise_layers_too() -> None:
     model = pruned(nn.Sequential(nn.Conv2d(32, 32, 3, groups=32), nn.Conv2d(32, 64, 1)))
     fast = compiler.compile(model, torch.randn(1, 32, 20, 20), choices={"0.weight": "dense"})
@@ -901,6 +925,169 @@ def test_dynamic_shapes_as_torch_export_takes_them(mlp: nn.Module) -> None:
     object.__setattr__(fixed, "_original", None)
     with pytest.raises(UsageError, match="not traced"):
         fixed(torch.randn(7, 64))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+@pytest.mark.parametrize("traceable", [True, False])
+def test_layers_without_weights(traceable: bool) -> None:
+    layers = nn.Sequential(nn.Linear(128, 64), nn.Linear(64, 0), nn.Linear(0, 5))
+    model = pruned(layers if traceable else DataDependent(layers))
+    fast = compiler.compile(model, torch.randn(4, 128))
+    assert [choice.name.removeprefix("layers.") for choice in fast.choices] == ["0.weight"]
+    x = torch.randn(5, 128)
+    assert_equal(fast(x), model(x))
+
+
+@pytest.mark.parametrize("traceable", [True, False])
+def test_weights_that_cannot_be_rounded(traceable: bool) -> None:
+    layer = nn.Linear(128, 64)
+    model = pruned(nn.Sequential(layer) if traceable else DataDependent(nn.Sequential(layer)))
+    with torch.no_grad():
+        layer.weight[0, 0] = 1e6
+    with pytest.raises(UnsupportedError, match=r"0\.weight holds 1e\+06, beyond 65504, the largest fp16 number"):
+        compiler.compile(model, torch.randn(4, 128), values="fp16")
+    with torch.no_grad():
+        layer.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match=r"0\.weight holds 1 numbers that are not finite"):
+        compiler.compile(model, torch.randn(4, 128), values="int8")
+
+
+def test_a_table_that_is_rescaled_when_it_is_read() -> None:
+    model = pruned(nn.Sequential(nn.Embedding(50, 64, max_norm=0.5), nn.Linear(64, 64)))
+    fast = compiler.compile(model, torch.arange(4))
+    assert [(c.kind, c.choice) for c in fast.choices] == [("linear", "sparse"), ("embedding", "dense")]
+    assert_follows(fast, model, (torch.arange(20, 26),), (torch.arange(20, 26),))
+
+
+class Bag(nn.Module):
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.bag, self.layer = nn.EmbeddingBag(1000, 64, mode=mode, padding_idx=3), nn.Linear(64, 64)
+
+    def forward(self, i: Tensor, offsets: Tensor) -> Tensor:
+        result: Tensor = self.layer(self.bag(i, offsets))
+        return result
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_inputs_that_an_operator_would_read_beyond_are_not_made_up(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pruned(Bag(mode))
+    asked: list[Any] = []
+    run = compiler._run
+
+    def noting(model: nn.Module, args: tuple[Any, ...], kwargs: Any) -> Any:
+        asked.append([tuple(arg.shape) for arg in args])
+        return run(model, args, kwargs)
+
+    monkeypatch.setattr(compiler, "_run", noting)
+    example = (torch.randint(0, 1000, (20,)), torch.tensor([0, 4, 4, 9]))
+    fast = compiler.compile(model, example)
+    assert asked == [[(20,), (4,)]] * len(asked)
+    assert all_sparse(fast)
+    assert fast.notes == [
+        "Inputs with a size of 1 where the example has 4 or 20 go to the original, since it was not tried, as an "
+        "operator might read beyond its inputs."
+    ]
+    assert_follows(fast, model, example, (torch.randint(0, 1000, (10,)), torch.tensor([0, 3])))
+    one = (torch.randint(0, 1000, (10,)), torch.tensor([0]))
+    assert_equal(fast(*one), model(*one))
+    with pytest.raises(UsageError, match="not traced"):
+        pickle.loads(pickle.dumps(fast))(*one)
+
+
+def test_the_example_of_a_single_bag_is_for_the_graph() -> None:
+    model = pruned(Bag("sum"))
+    one = (torch.randint(0, 1000, (10,)), torch.tensor([0]))
+    assert_follows(compiler.compile(model, one), model, one, (torch.arange(12), torch.tensor([0, 3, 3])))
+
+
+class Masked(nn.Module):
+    """Samples that are masked by number, as Transformers does it, which does not say that there are as many masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(128, 64)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        result: Tensor = self.layer(x).masked_fill(mask[torch.arange(x.shape[0])].unsqueeze(-1), 0)
+        return result
+
+
+def masked(batch: int, masks: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(batch, 9, 128), torch.rand(masks, 9) > 0.5
+
+
+def test_a_batch_of_one_whose_size_has_two_names() -> None:
+    model = pruned(Masked())
+    fast = compiler.compile(model, masked(2, 2))
+    assert fast.notes == []
+    assert_follows(fast, model, masked(1, 1), masked(3, 3))
+    assert_follows(pickle.loads(pickle.dumps(fast)), model, masked(1, 1), masked(2, 2))
+    assert fast._inputs is not None
+    assert fast._inputs.takes(list(masked(1, 1)))
+    assert not fast._inputs.takes(list(masked(3, 1)))
+    with pytest.raises(IndexError):  # as the original says it
+        fast(*masked(3, 1))
+
+
+def test_a_size_of_one_that_goes_to_the_original_is_noted() -> None:
+    model = pruned(LongIsDoubled())
+    fast = compiler.compile(model, torch.randn(2, 128))
+    assert fast.notes == []
+    forward = Of(lambda self, x: self.layer(x) * (2 if x.shape[0] == 1 else 1), layer=nn.Linear(128, 64))
+    fast = compiler.compile(pruned(forward), torch.randn(5, 128))
+    assert fast.notes == [
+        "Inputs with a size of 1 where the example has 5 go to the original, since the graph is wrong there."
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("traceable", [True, False])
+def test_an_encoder_with_a_padding_mask(traceable: bool) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(128, 4, 256, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            y: Tensor = self.encoder(x, src_key_padding_mask=mask)
+            return y if traceable or x.sum() > 0 else -y
+
+    model = pruned(Model())
+    mask = torch.tensor([[False] * 9, [False] * 5 + [True] * 4])
+    fast = compiler.compile(model, (torch.rand(2, 9, 128), mask))
+    assert all_sparse(fast)
+    assert fast.notes[-1].startswith("PyTorch's fused encoder sets what is masked to zero; the compiled model gives")
+    assert len(fast.notes) == (1 if traceable else 2)
+    x = torch.rand(2, 9, 128)
+    with torch.no_grad():
+        fused, got = model(x, mask), fast(x, mask)
+        assert_equal(got[~mask], fused[~mask])
+        with plain_attention():
+            assert_equal(got, model(x, mask))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_under_torch_jit_trace(mlp: nn.Module, compiled_mlp: Compiled) -> None:
+    samples = compiled_mlp._samples
+    assert samples is not None
+    for batch in (3, 2 * samples.piece + 1):
+        with torch.no_grad():
+            traced = torch.jit.trace(compiled_mlp, torch.randn(batch, 64), check_trace=False)
+            for other in (batch, 2 * batch):
+                x = torch.randn(other, 64)
+                assert_equal(traced(x), mlp(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_the_old_onnx_exporter_writes_no_wrong_file(compiled_mlp: Compiled, tmp_path: Path) -> None:
+    path = tmp_path / "old.onnx"
+    with pytest.raises(Exception, match="isogrid::sparse_linear"), torch.no_grad():
+        torch.onnx.export(compiled_mlp, (torch.randn(3, 64),), path, dynamo=False)
+    assert not path.exists()
 
 
 @pytest.mark.slow

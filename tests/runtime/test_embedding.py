@@ -146,3 +146,10 @@ def test_compiled_and_exported_it_is_an_operator(values: str) -> None:
     assert any(node.target is torch.ops.isogrid.sparse_embedding.default for node in exported.graph.nodes)
     for indices in (torch.arange(7), torch.zeros(1, dtype=torch.int64)):
         assert torch.equal(exported.module()(indices), sparse(indices))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_trace_that_would_have_results_as_constants_is_refused() -> None:
+    sparse = SparseEmbedding.from_module(dense_table(10, 4))
+    with pytest.raises(UnsupportedError, match=r"^SparseEmbedding got a call in torch\.jit\.trace .*; accepted are"):
+        torch.jit.trace(sparse, torch.arange(3))

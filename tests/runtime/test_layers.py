@@ -151,6 +151,19 @@ def test_weights_stay_what_they_are() -> None:
     assert layer.bias.dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("kind", "dense", "shape"),
+    [(SparseLinear, nn.Linear(8, 5), (3, 8)), (SparseConv2d, nn.Conv2d(2, 5, 3), (1, 2, 6, 7))],
+)
+def test_a_trace_has_the_operator_and_not_its_result(kind: Any, dense: nn.Module, shape: tuple[int, ...]) -> None:
+    layer = kind.from_module(dense)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, torch.randn(*shape))
+        x = torch.randn(2 * shape[0], *shape[1:])
+        assert torch.equal(traced(x), layer(x))
+
+
 def test_training_is_refused() -> None:
     layer = SparseLinear.from_module(sparse_weights(nn.Linear(20, 13)))
     assert not layer.training

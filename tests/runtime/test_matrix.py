@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from isogrid.errors import UsageError
+from isogrid.errors import TrainingError, UnsupportedError, UsageError
 from isogrid.formats.numbers import round_values
 from isogrid.runtime.matrix import VALUES, SparseMatrix
 
@@ -116,3 +116,20 @@ def test_another_number_of_axes_is_refused(shape: tuple[int, ...]) -> None:
 def test_unknown_values_are_refused() -> None:
     with pytest.raises(UsageError, match=r"'int4': accepted are fp32, fp16, int8\."):
         SparseMatrix.from_dense(np.eye(2), "int4")
+
+
+def test_a_weight_that_no_half_holds_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"^fc\.weight holds 1e\+06, beyond 65504, the largest fp16 number"):
+        SparseMatrix.from_dense(np.array([[0, 1e6]]), "fp16", name="fc.weight")
+    assert SparseMatrix.from_dense(np.array([[0, 65504]]), "fp16").to_dense().tolist() == [[0, 65504]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_cannot_be_rounded(bad: float) -> None:
+    dense = np.array([[0, bad], [2, 0]])
+    for values in ("fp16", "int8"):
+        with pytest.raises(
+            TrainingError, match=r"^fc\.weight holds 1 numbers that are not finite; only finite weights"
+        ):
+            SparseMatrix.from_dense(dense, values, name="fc.weight")
+    np.testing.assert_array_equal(SparseMatrix.from_dense(dense).to_dense(), dense)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from isogrid.runtime.epilogue import Epilogue
-from isogrid.runtime.products import Product, find_products
+from isogrid.runtime.products import Product, find_products, is_changed
 from isogrid.runtime.tracing import trace
 
 
@@ -179,3 +179,41 @@ def test_activations(function: Any, epilogue: Epilogue) -> None:
     (found,) = products(lambda m, x: function(m.a(x)))
     assert found.epilogue == epilogue
     assert found.x.op == "placeholder"
+
+
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        (lambda w: w.mul_(2), True),
+        (lambda w: w.t()[1].detach().zero_(), True),
+        (lambda w: w.chunk(2)[1].zero_(), True),
+        (lambda w: w.clone().zero_(), False),
+        (lambda w: w + 1, False),
+    ],
+)
+def test_weights_that_the_graph_changes_are_no_constants(change: Any, changes: bool) -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("w", torch.randn(6, 6))
+
+        def forward(self, x: Tensor) -> Any:
+            return F.linear(x, self.w), change(self.w).sum()  # type: ignore[arg-type]
+
+    graph = trace(Changing().eval(), (torch.randn(4, 6),), {}).graph
+    assert len(find_products(graph)) == (0 if changes else 1)
+    (node,) = (node for node in graph.graph.nodes if node.op == "get_attr" and str(node.target) == "w")
+    assert is_changed(node) == changes
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Linear(6, 0), (4, 6)),
+        (lambda: nn.Linear(0, 5), (4, 0)),
+        (lambda: nn.Conv2d(0, 4, 1), (4, 0, 5, 5)),
+    ],
+)
+def test_products_without_weights_are_left(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    assert find_products(trace(make().eval(), (torch.randn(*shape),), {}).graph) == []

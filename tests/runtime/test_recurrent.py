@@ -378,3 +378,20 @@ def test_two_threads_give_what_one_gives(sparse: Sparse, kind: type[nn.RNNBase])
     finally:
         torch.set_num_threads(before)
     assert_close(got, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(("sparse", "kind"), KINDS)
+def test_a_trace_that_would_have_results_as_constants_is_refused(sparse: Sparse, kind: type[nn.RNNBase]) -> None:
+    layers = sparse.from_module(dense_layers(kind, 4, 6))
+    with pytest.raises(UnsupportedError, match=rf"^{sparse.__name__} got a call in torch\.jit\.trace .*; accepted are"):
+        torch.jit.trace(layers, torch.randn(5, 3, 4))
+
+
+@pytest.mark.parametrize(("sparse", "kind"), KINDS)
+def test_weights_that_cannot_be_rounded_are_named(sparse: Sparse, kind: type[nn.RNNBase]) -> None:
+    module = dense_layers(kind, 4, 6)
+    module.weight_hh_l0[0, 0] = 1e6
+    with pytest.raises(UnsupportedError, match=r"^encoder\.weight_hh_l0 holds 1e\+06, beyond 65504"):
+        sparse.from_module(module, "fp16", owner="encoder.")

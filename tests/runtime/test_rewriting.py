@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from isogrid.errors import UnsupportedError
 from isogrid.runtime.cost import Work
 from isogrid.runtime.layers import MaxPool2d, SparseConv2d, SparseLinear
 from isogrid.runtime.products import find_products
@@ -186,3 +187,31 @@ def test_decisions_by_cost() -> None:
         for work in (small, large):
             assert by_cost({"a.weight": told})(product, work)[::2] == (told == "sparse", "as told")
     assert by_cost({"b.weight": "dense"})(product, large)[0]
+
+
+def test_a_table_that_changes_when_it_is_read_stays() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.a = nn.Embedding(30, 8, max_norm=0.5), nn.Linear(8, 8)
+
+        def forward(self, i: Tensor) -> Any:
+            return self.a(self.table(i))
+
+    model = Model().eval()
+    with torch.no_grad():
+        model.table.weight.mul_(torch.rand(30, 8) > 0.8)
+    for told in (None, {"table.weight": "sparse"}):
+        graph = trace(model, (torch.arange(4),), {}).graph
+        _, choice = rewrite(graph, everything, "fp32", told=told)
+        assert (choice.kind, choice.choice, choice.reason) == ("embedding", "dense", "changes when it is read")
+        assert [type(layer) for layer in modules(graph)] == [SparseLinear]
+
+
+def test_the_layer_whose_weights_cannot_be_rounded_is_named() -> None:
+    model = Of(lambda m, x: (m.a(x), m.b(x), m.c(x).relu())).eval()
+    with torch.no_grad():
+        model.b.weight[0, 0] = 1e6
+    graph = trace(model, (torch.randn(4, 8),), {}).graph
+    with pytest.raises(UnsupportedError, match=r"^a\.weight or b\.weight holds 1e\+06, beyond 65504"):
+        rewrite(graph, everything, "fp16")

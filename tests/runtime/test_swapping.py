@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from isogrid.errors import UnsupportedError
 from isogrid.runtime.layers import SparseConv2d, SparseLinear
 from isogrid.runtime.rewriting import by_cost
 from isogrid.runtime.swapping import swap
@@ -92,3 +93,25 @@ def test_layers_that_the_example_does_not_reach_are_left() -> None:
 def test_values_are_stored_as_asked(model: nn.Module) -> None:
     swapped, _ = swap(model, everything, "int8", (torch.randn(2, 3, 10, 10),), {})
     assert swapped[5].values.dtype == torch.int8
+
+
+def test_weights_that_cannot_be_rounded_are_named(model: nn.Module) -> None:
+    with torch.no_grad():
+        model[5].weight[0, 0] = 1e6
+    with pytest.raises(UnsupportedError, match=r"^5\.weight holds 1e\+06, beyond 65504"):
+        swap(model, everything, "fp16", (torch.randn(2, 3, 10, 10),), {})
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_layers_without_weights_are_left() -> None:
+    model = nn.Sequential(nn.Linear(8, 0), nn.Linear(0, 5)).eval()
+    swapped, choices = swap(model, everything, "fp32", (torch.randn(2, 8),), {})
+    assert choices == []
+    assert [type(layer) for layer in swapped] == [nn.Linear, nn.Linear]
+
+
+def test_the_shapes_of_an_encoder_are_taken_without_nested_tensors() -> None:
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    _, choices = swap(model, everything, "fp32", (torch.randn(2, 5, 8),), {"src_key_padding_mask": mask})
+    assert [choice.name for choice in choices] == [f"layers.{i}.linear{j}.weight" for i in (0, 1) for j in (1, 2)]

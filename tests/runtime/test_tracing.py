@@ -150,6 +150,18 @@ def test_excluded_sizes() -> None:
     assert not fits(pickle.loads(pickle.dumps(plan)), torch.randn(1, 6))
 
 
+def test_sizes_that_are_small_together_only() -> None:
+    plan = plan_of(lambda w, x, y, *_: (x @ w, y @ w), torch.randn(3, 6), torch.randn(3, 6))
+    first, second = (leaf.sizes[0] for leaf in plan.leaves)
+    plan.mixed = {(first, 1): {second}, (second, 1): {first}}
+    plan.forget()
+    for same in (plan, pickle.loads(pickle.dumps(plan))):
+        assert fits(same, torch.randn(1, 6), torch.randn(1, 6))
+        assert fits(same, torch.randn(2, 6), torch.randn(4, 6))
+        assert not fits(same, torch.randn(1, 6), torch.randn(2, 6))
+        assert not fits(same, torch.randn(2, 6), torch.randn(1, 6))
+
+
 def test_guards() -> None:
     guards = Guards(["L['x'].size()[0] > 3", "(L['more'][1].size()[0] % 2) == 0"], "more")
     for same in (guards, pickle.loads(pickle.dumps(guards))):

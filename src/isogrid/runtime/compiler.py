@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from isogrid.errors import UnsupportedError, UsageError, first_line
+from isogrid.evaluating import plain_attention
+from isogrid.formats.files import write_atomically
 from isogrid.names import unknown_name
+from isogrid.runtime import operations
 from isogrid.runtime.body import Body
 from isogrid.runtime.matrix import VALUES, Values
 from isogrid.runtime.rewriting import Choice, by_cost, rewrite
@@ -73,7 +76,7 @@ class Compiled(nn.Module):
 
     def _pieces(self, flat: list[Any]) -> list[Any] | None:
         """What comes out of a large batch piece by piece, or None where it is to be run as a whole."""
-        if self._samples is None or self._inputs is None or torch.compiler.is_compiling():
+        if self._samples is None or self._inputs is None or operations.is_traced():
             return None
         step = self._samples.piece
         count = next(leaf.shape[0] for leaf in flat if isinstance(leaf, Tensor))
@@ -118,9 +121,13 @@ class Compiled(nn.Module):
         return "\n".join([*lines, *self.notes])
 
     def save_choices(self, path: str | os.PathLike[str]) -> None:
-        """Write the choices as JSON, for ``compile(..., choices=path)``."""
+        """Write the choices as JSON, for ``compile(..., choices=path)``.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
         text = json.dumps({choice.name: choice.choice for choice in self.choices}, indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        write_atomically(path, (text + "\n").encode())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_original": None, "_output_spec": self._output_spec and dump_spec(self._output_spec)}
@@ -159,7 +166,7 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
     Args:
         model: in eval mode, float32, on the CPU; it is not changed.  Inputs of shapes that the graph is not for go to
             it, so it should be kept as it is.
-        example: the positional inputs of a call.
+        example: the positional inputs of a call: a tensor, or a sequence of them.
         kwargs: its keyword inputs.
         dynamic_shapes: which sizes may vary, as `torch.export.export` takes it; None leaves all open that the model
             allows.
@@ -169,7 +176,9 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
         choices: decisions by layer, or a file of them from `Compiled.save_choices`, which replace the cost model's.
 
     Raises:
-        UnsupportedError: the model is in training mode, or not float32 on the CPU.
+        TrainingError: a weight that is to be rounded is not finite.
+        UnsupportedError: the model is in training mode, not float32 on the CPU, compiled already, or answers
+            differently each time; a weight is beyond the largest fp16 number.
         UsageError: unknown ``values``, ``tune`` or choices, or the model cannot run the example.
 
     >>> import isogrid
@@ -181,9 +190,8 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
     ...     torch.allclose(fast(x), model(x), atol=1e-5)
     True
     """
-    args = (example,) if isinstance(example, Tensor) else tuple(example)
-    keywords = dict(kwargs or {})
     _check(model, values, tune)
+    args, keywords = _positional(example), dict(kwargs or {})
     told = _read_choices(choices)
     try:
         with torch.no_grad():
@@ -191,8 +199,17 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
     except Exception as problem:
         raise UsageError(f"The model does not run on the example: {first_line(problem)}.") from problem
     decide = by_cost(told) if tune == "model" else Stopwatch(values, told)
-    compiled = _compile(model, args, keywords, wanted, dynamic_shapes, values, decide, told)
+    plain = wanted
+    if any(isinstance(module, nn.TransformerEncoder) for module in model.modules()):
+        with _plainly():
+            plain = _run(model, args, keywords)
+    compiled = _compile(model, args, keywords, plain, dynamic_shapes, values, decide, told)
     _check_names(told, model, compiled)
+    if not isinstance(compiled.body, _Dense) and _distance(plain, wanted) > _TOLERANCE:
+        compiled.notes.append(
+            "PyTorch's fused encoder sets what is masked to zero; the compiled model gives there what the encoder's "
+            "own layers give."
+        )
     if tune == "model":
         return compiled
     dense, sparse = seconds_of([lambda: _run(model, args, keywords), lambda: _run(compiled, args, keywords)])
@@ -209,7 +226,7 @@ def _compile(
     decide: Any, told: Mapping[str, str] | None,
 ) -> Compiled:  # fmt: skip
     # Sums are taken in another order.  Rounded weights may go far: then it only tells a wrong model from a right one.
-    tolerance = 1e-3 if values == "fp32" else 1.0
+    tolerance = _TOLERANCE if values == "fp32" else 1.0
     notes: list[str] = []
     for share in (True, False):
         try:
@@ -225,11 +242,12 @@ def _compile(
                 found,
                 ["No layer has enough zeros to gain from; the model runs as it is."],
             )
+        unseen = _may_read_beyond(traced.graph)
         compiled = Compiled(Body(traced.graph), found, notes, traced)
         object.__setattr__(compiled, "_original", model)
         difference = _difference(compiled, args, kwargs, wanted)
         if difference <= tolerance:
-            _exclude_small_sizes(compiled, args, kwargs, tolerance)
+            _exclude_small_sizes(compiled, args, kwargs, tolerance, unseen)
             return compiled
         notes = ["Products of the same input are computed one by one, since together they gave other results."]
     else:
@@ -237,8 +255,25 @@ def _compile(
     body, found = swap(model, decide, values, args, kwargs)
     compiled = Compiled(body, found, notes)
     if _difference(compiled, args, kwargs, wanted) > tolerance:
+        with _plainly():
+            if _difference(model, args, kwargs, wanted) > tolerance:
+                raise UnsupportedError(
+                    "compile got a model that answers differently each time (random numbers, or state that it "
+                    "changes); accepted is one that gives the same answer to the same inputs."
+                )
         raise UnsupportedError("The compiled model gives other results than the original; please report this model.")
     return compiled
+
+
+_TOLERANCE = 1e-3
+"""As a share of the largest value."""
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """How an original is run to be compared with: as it was traced."""
+    with torch.no_grad(), plain_attention():
+        yield
 
 
 class _Dense(nn.Module):
@@ -255,6 +290,8 @@ class _Dense(nn.Module):
 def _check(model: nn.Module, values: str, tune: str) -> None:
     if not isinstance(model, nn.Module):
         raise UsageError(f"compile got {type(model).__name__}; accepted is a torch.nn.Module.")
+    if isinstance(model, Compiled):
+        raise UnsupportedError("compile got a model that is compiled already; accepted is the original.")
     if values not in VALUES:
         raise unknown_name("values", values, VALUES)
     if tune not in ("model", "measure"):
@@ -268,10 +305,20 @@ def _check(model: nn.Module, values: str, tune: str) -> None:
             )
 
 
+def _positional(example: Any) -> tuple[Any, ...]:
+    if isinstance(example, Tensor):
+        return (example,)
+    if not isinstance(example, Sequence) or isinstance(example, str):
+        raise UsageError(
+            f"compile got an example of type {type(example).__name__}; accepted are a tensor or the sequence of the "
+            "positional inputs, and the inputs by keyword as kwargs=."
+        )
+    return tuple(example)
+
+
 def _read_choices(choices: Any) -> Mapping[str, str] | None:
-    if choices is None or isinstance(choices, Mapping):
-        told = choices
-    else:
+    told = choices
+    if isinstance(choices, (str, os.PathLike)):
         try:
             told = json.loads(Path(choices).read_text(encoding="utf-8"))
         except (OSError, ValueError) as problem:
@@ -303,13 +350,18 @@ def _scale(traced: Traced, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     return 1.0
 
 
-def _difference(compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any], wanted: Any) -> float:
-    """The largest difference as a share of the largest value; infinite if the structures differ."""
+def _difference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], wanted: Any) -> float:
+    """How far the answer is from the one wanted; infinite if there is none."""
     try:
         with torch.no_grad():
-            got = _run(compiled, args, kwargs)
+            got = _run(model, args, kwargs)
     except Exception:  # a graph that does not run is as wrong as one that answers wrongly
         return float("inf")
+    return _distance(got, wanted)
+
+
+def _distance(got: Any, wanted: Any) -> float:
+    """The largest difference as a share of the largest value; infinite if the structures differ."""
     worst = 0.0
     leaves = pytree.tree_leaves(got), pytree.tree_leaves(wanted)
     if len(leaves[0]) != len(leaves[1]):
@@ -334,39 +386,85 @@ def _run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     return model(*args, **kwargs)
 
 
+# Operators that trust the numbers in one input to lie within another, and read beyond it where they do not.
+_TRUSTING = {
+    "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only", "segment_reduce", "ctc_loss", "_ctc_loss",
+    "_jagged_to_padded_dense_forward", "_padded_dense_to_jagged_forward",
+}  # fmt: skip
+
+
+def _may_read_beyond(graph: fx.GraphModule) -> bool:
+    """Whether inputs that do not fit each other might end the process; of operators not PyTorch's nothing is known."""
+    for node in graph.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if node.target.namespace == "aten":
+            if node.target._opname in _TRUSTING:
+                return True
+        elif node.target.namespace not in ("prims", "isogrid") and len(node.all_input_nodes) > 1:
+            return True
+    return False
+
+
 def _exclude_small_sizes(
-    compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any], tolerance: float
+    compiled: Compiled, args: tuple[Any, ...], kwargs: Mapping[str, Any], tolerance: float, unseen: bool
 ) -> None:
     """Try 1 and 0 for each size that may vary, as the tracer takes it to be neither, and note where that is wrong.
 
-    An output may differ by ``tolerance`` of its largest value from the original's.
+    An output may differ by ``tolerance`` of its largest value from the original's.  ``unseen`` excludes all of them.
     """
-    plan, original = compiled._inputs, compiled.__dict__["_original"]
+    plan = compiled._inputs
     assert plan is not None
     flat = plan.flatten(args, kwargs)
     if flat is None:
         return
     _, spec = pytree.tree_flatten((args, dict(kwargs)))
-    sizes = [size for leaf in plan.leaves if isinstance(leaf, TensorPlan) for size in leaf.sizes]
-    names = {size for size in sizes if isinstance(size, str)}
-    for name, size in itertools.product(sorted(names), (1, 0)):
-        smaller = []
-        for wanted, leaf in zip(plan.leaves, flat, strict=True):
-            if isinstance(wanted, TensorPlan):
-                part = tuple(slice(size) if other == name else slice(None) for other in wanted.sizes)
-                smaller.append(leaf[part])
-            else:
-                smaller.append(leaf)
-        some, named = pytree.tree_unflatten(smaller, spec)
+    numbers: dict[str, int] = {}
+    for wanted, leaf in zip(plan.leaves, flat, strict=True):
+        if isinstance(wanted, TensorPlan):
+            wanted.fits(leaf, numbers)
+
+    def small(names: set[str], size: int) -> bool | None:
+        """Whether the graph is right where these sizes are small; None where the original does not run."""
+        inputs, keywords = pytree.tree_unflatten(_cut(plan, flat, names, size), spec)
         try:
-            with torch.no_grad():
-                wanted = _run(original, some, named)
+            with _plainly():
+                answer = _run(compiled.__dict__["_original"], inputs, keywords)
         except Exception:  # then the user is to see what the original says
+            return None
+        return _difference(compiled, inputs, keywords, answer) <= tolerance
+
+    lost: set[int] = set()
+    for name, number in sorted(numbers.items()):
+        same = {other for other, its in numbers.items() if its == number}
+        for size in (1, 0):
+            if size == number:  # the example, on which it is right
+                continue
+            alone = False if unseen else small({name}, size)
+            if alone:
+                continue
+            together = alone if unseen or len(same) == 1 else small(same, size)
+            if together:
+                plan.mixed[name, size] = same - {name}
+                continue
             plan.excluded.add((name, size))
-            continue
-        if _difference(compiled, some, named, wanted) > tolerance:
-            plan.excluded.add((name, size))
+            if size == 1 and (alone is False or together is False):
+                lost.add(number)
     plan.forget()
+    if lost:
+        why = "it was not tried, as an operator might read beyond its inputs" if unseen else "the graph is wrong there"
+        where = " or ".join(map(str, sorted(lost)))
+        compiled.notes.append(f"Inputs with a size of 1 where the example has {where} go to the original, since {why}.")
+
+
+def _cut(plan: InputPlan, flat: list[Any], names: set[str], size: int) -> list[Any]:
+    """The leaves with no more than ``size`` along the axes of these names."""
+    return [
+        leaf[tuple(slice(size) if axis in names else slice(None) for axis in wanted.sizes)]
+        if isinstance(wanted, TensorPlan)
+        else leaf
+        for wanted, leaf in zip(plan.leaves, flat, strict=True)
+    ]
 
 
 def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:

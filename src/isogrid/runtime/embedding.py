@@ -54,7 +54,9 @@ class SparseEmbedding(nn.Module):
         ``values`` is how weights are stored: ``"fp32"``, ``"fp16"`` or ``"int8"`` with a scale a row.
 
         Raises:
-            UnsupportedError: ``module`` has a ``max_norm``, which changes the table while it is read.
+            TrainingError: a weight that is to be rounded is not finite.
+            UnsupportedError: ``module`` has a ``max_norm``, which changes the table while it is read, or a weight is
+                beyond the largest fp16 number.
             UsageError: ``module`` is of another kind, or unknown values.
         """
         if not isinstance(module, nn.Embedding):
@@ -121,6 +123,7 @@ class SparseEmbedding(nn.Module):
         return _look_up(self, input) if torch.compiler.is_compiling() else self._forward(input)
 
     def _forward(self, indices: Tensor) -> Tensor:
+        operations.refuse_jit("SparseEmbedding")
         if self._operation is None:
             self._operation = _make(self.num_embeddings, self.embedding_dim, self._stored())
         return _run(self._operation, self.num_embeddings, self.embedding_dim, indices)

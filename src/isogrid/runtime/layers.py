@@ -89,7 +89,7 @@ class SparseLayer(nn.Module):
 
 def _is_plain(x: Any) -> bool:
     """Whether `x` is a tensor to compute with, and not one that stands for others in a trace."""
-    return type(x) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
+    return type(x) in (Tensor, nn.Parameter) and not operations.is_traced()
 
 
 class SparseLinear(SparseLayer):
@@ -117,9 +117,15 @@ class SparseLinear(SparseLayer):
         self.skip_zeros = skip_zeros
 
     @classmethod
-    def from_module(cls, module: nn.Linear, values: Values = "fp32", **options: Any) -> SparseLinear:
-        """The layer with the weights of ``module``, which is not changed."""
-        return cls(SparseMatrix.from_dense(_array(module.weight), values), module.bias, **options)
+    def from_module(
+        cls, module: nn.Linear, values: Values = "fp32", *, name: str = "weight", **options: Any
+    ) -> SparseLinear:
+        """The layer with the weights of ``module``, which is not changed; ``name`` is what an error calls them.
+
+        Raises:
+            TrainingError, UnsupportedError: a weight cannot be rounded.
+        """
+        return cls(SparseMatrix.from_dense(_array(module.weight), values, name=name), module.bias, **options)
 
     def _make(self) -> Any:
         return operations.make_linear(self.matrix, self.bias, self.epilogue, self.skip_zeros)
@@ -168,11 +174,14 @@ class SparseConv2d(SparseLayer):
         self.stride, self.padding, self.dilation = tuple(stride), tuple(padding), tuple(dilation)
 
     @classmethod
-    def from_module(cls, module: nn.Conv2d, values: Values = "fp32", **options: Any) -> SparseConv2d:
-        """The layer with the weights of ``module``, which is not changed.
+    def from_module(
+        cls, module: nn.Conv2d, values: Values = "fp32", *, name: str = "weight", **options: Any
+    ) -> SparseConv2d:
+        """The layer with the weights of ``module``, which is not changed; ``name`` is what an error calls them.
 
         Raises:
-            UnsupportedError: padding that is not zeros.
+            TrainingError: a weight that is to be rounded is not finite.
+            UnsupportedError: padding that is not zeros, or a weight beyond the largest fp16 number.
         """
         if module.padding_mode != "zeros":
             raise UnsupportedError(f"A sparse convolution got padding {module.padding_mode!r}; accepted is 'zeros'.")
@@ -180,8 +189,8 @@ class SparseConv2d(SparseLayer):
         if isinstance(padding, str):
             padding = (0, 0)
         return cls(
-            SparseMatrix.from_dense(_array(module.weight.flatten(1)), values), module.bias, channels=module.in_channels,
-            kernel=module.kernel_size, groups=module.groups, stride=module.stride,
+            SparseMatrix.from_dense(_array(module.weight.flatten(1)), values, name=name), module.bias,
+            channels=module.in_channels, kernel=module.kernel_size, groups=module.groups, stride=module.stride,
             padding=padding if len(padding) == 4 else (*padding, *padding), dilation=module.dilation, **options,
         )  # fmt: skip
 

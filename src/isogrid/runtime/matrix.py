@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isogrid.errors import UsageError
+from isogrid.errors import TrainingError, UsageError
+from isogrid.formats.numbers import round_fp16
 
 Values = str
 """How weights are stored: ``"fp32"``, ``"fp16"`` or ``"int8"``; the arithmetic is float32 in any case."""
@@ -40,13 +41,16 @@ class SparseMatrix:
     scales: npt.NDArray[np.float32] | None = None
 
     @classmethod
-    def from_dense(cls, weight: npt.NDArray[Any], values: Values = "fp32") -> SparseMatrix:
+    def from_dense(cls, weight: npt.NDArray[Any], values: Values = "fp32", *, name: str = "weight") -> SparseMatrix:
         """The nonzeros of a two-dimensional array, its values rounded to what they are stored as.
 
         int8 is symmetric with one scale a row: the largest magnitude becomes 127.  Weights that were rounded like that
         before (`isogrid.quantize`) stay exactly what they are; a weight that rounds to zero stays in the matrix.
+        ``name`` is what an error calls the weight.
 
         Raises:
+            TrainingError: a weight that is to be rounded is not finite.
+            UnsupportedError: a weight is beyond 65504, the largest fp16 number.
             UsageError: not two axes, or unknown values.
         """
         if weight.ndim != 2:
@@ -60,8 +64,12 @@ class SparseMatrix:
         nonzero: npt.NDArray[Any] = dense[row, column]
         scales = None
         if values == "fp16":
-            nonzero = nonzero.astype(np.float16).view(np.uint16)
+            nonzero = round_fp16(nonzero, name=name).view(np.uint16)
         elif values == "int8":
+            if bad := int(np.count_nonzero(~np.isfinite(nonzero))):
+                raise TrainingError(
+                    f"{name} holds {bad} numbers that are not finite; only finite weights can be rounded."
+                )
             largest = np.abs(dense).max(axis=1, initial=0.0)
             scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
             nonzero = np.rint(nonzero / scales[row]).astype(np.int8)

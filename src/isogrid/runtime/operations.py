@@ -42,6 +42,24 @@ def buffers_of(matrix: SparseMatrix) -> dict[str, Tensor | None]:
     }
 
 
+def is_traced() -> bool:
+    """Whether a graph is being recorded, which is to hold the operators below and not what the native core returned."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def refuse_jit(who: str) -> None:
+    """For operators of lists of tensors, which `torch.jit.trace` cannot record; it would take results for constants.
+
+    Raises:
+        UnsupportedError: it is tracing.
+    """
+    if is_traced():
+        raise UnsupportedError(
+            f"{who} got a call in torch.jit.trace (or torch.onnx.export with dynamo=False), which cannot record it; "
+            "accepted are torch.export and torch.compile."
+        )
+
+
 def register(module: nn.Module, name: str, buffer: Tensor | None) -> None:
     """A buffer of a module, or an attribute that is None: `torch.export` miscounts buffers that are None (2.13)."""
     if buffer is None:

@@ -79,6 +79,27 @@ def find_products(graph: fx.GraphModule) -> list[Product]:
 
 
 def constant(graph: fx.GraphModule, node: Any) -> Tensor | None:
+    """The tensor behind a node that reads an attribute of the model, if the graph does not change it."""
+    return None if isinstance(node, fx.Node) and is_changed(node) else attribute(graph, node)
+
+
+def is_changed(node: fx.Node) -> bool:
+    """Whether something writes into the value of a node, or into a view of it."""
+    for user in node.users:
+        if is_getitem(user):
+            if is_changed(user):
+                return True
+            continue
+        schema = getattr(user.target, "_schema", None)
+        for at, argument in enumerate(schema.arguments if schema is not None else ()):
+            if argument.alias_info is None or _argument(user, at, argument.name) is not node:
+                continue
+            if argument.alias_info.is_write or is_changed(user):
+                return True
+    return False
+
+
+def attribute(graph: fx.GraphModule, node: Any) -> Tensor | None:
     """The tensor behind a node that reads an attribute of the model."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
@@ -120,6 +141,8 @@ def _linear(
     numbers = constant(graph, weight)
     if numbers is None or numbers.dim() != 2 or numbers.dtype != torch.float32 or not isinstance(x, fx.Node):
         return None
+    if numbers.numel() == 0:
+        return None
     added = None
     if bias is not None:
         added = constant(graph, bias)
@@ -136,6 +159,8 @@ def _convolution(graph: fx.GraphModule, node: fx.Node) -> Product | None:
     x = node.args[0]
     shape = shape_of(x) if isinstance(x, fx.Node) else None
     if weight is None or weight.dtype != torch.float32 or shape is None or (bias_node is not None and bias is None):
+        return None
+    if weight.numel() == 0:
         return None
     axes = weight.dim() - 2
     if len(shape) != axes + 2:  # without a batch axis

@@ -61,14 +61,15 @@ class _SparseRecurrent(nn.Module):
         self.eval()
 
     @classmethod
-    def from_module(cls, module: nn.RNNBase, values: Values = "fp32") -> Self:
+    def from_module(cls, module: nn.RNNBase, values: Values = "fp32", *, owner: str = "") -> Self:
         """The layers with the weights of ``module``, which is not changed.
 
         What it drops between layers while it is trained is left out.  ``values`` is how weights are stored: ``"fp32"``,
-        ``"fp16"`` or ``"int8"``.
+        ``"fp16"`` or ``"int8"``; ``owner`` is what an error sets before the name of a weight.
 
         Raises:
-            UnsupportedError: ``module`` has a ``proj_size``.
+            TrainingError: a weight that is to be rounded is not finite.
+            UnsupportedError: ``module`` has a ``proj_size``, or a weight is beyond the largest fp16 number.
             UsageError: ``module`` is of another kind, or unknown values.
         """
         if not isinstance(module, cls._dense):
@@ -81,7 +82,7 @@ class _SparseRecurrent(nn.Module):
         return cls(
             module.input_size,
             module.hidden_size,
-            {name: SparseMatrix.from_dense(w.numpy(), values) for name, w in named.items() if w.dim() == 2},
+            {n: SparseMatrix.from_dense(w.numpy(), values, name=owner + n) for n, w in named.items() if w.dim() == 2},
             {name: w for name, w in named.items() if w.dim() == 1} if module.bias else None,
             num_layers=module.num_layers,
             batch_first=module.batch_first,
@@ -150,6 +151,7 @@ class _SparseRecurrent(nn.Module):
         directions = 2 if self.bidirectional else 1
         if torch.compiler.is_compiling():
             return call(x, before, self._pass_buffers(), self._cell, self.hidden_size, directions)
+        operations.refuse_jit(type(self).__name__)
         if self._operations is None:
             self._operations = make_passes(
                 self._cell, self.input_size, self.hidden_size, directions, self._pass_buffers()

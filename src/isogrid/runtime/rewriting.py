@@ -203,7 +203,7 @@ def _groups(products: list[Product]) -> list[list[Product]]:
 
 
 def _matrix(product: Product, values: Values) -> SparseMatrix:
-    return SparseMatrix.from_dense(product.weight.flatten(1).numpy(), values)
+    return SparseMatrix.from_dense(product.weight.flatten(1).numpy(), values, name=product.name)
 
 
 def _replace(graph: fx.GraphModule, product: Product, values: Values, name: str) -> None:
@@ -246,7 +246,8 @@ def _replace_together(graph: fx.GraphModule, group: list[Product], values: Value
         bias = torch.cat(
             [torch.zeros(product.weight.shape[0]) if product.bias is None else product.bias for product in group]
         )
-    graph.add_submodule(name, SparseLinear(SparseMatrix.from_dense(stacked.numpy(), values), bias))
+    names = " or ".join(product.name for product in group)
+    graph.add_submodule(name, SparseLinear(SparseMatrix.from_dense(stacked.numpy(), values, name=names), bias))
     with graph.graph.inserting_before(group[0].nodes[0]):
         whole = graph.graph.call_module(name, (group[0].x,))
     starts = itertools.accumulate([product.weight.shape[0] for product in group], initial=0)

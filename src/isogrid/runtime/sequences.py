@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 
 from isogrid.runtime.cost import MARGIN, Work, gain
 from isogrid.runtime.embedding import SparseEmbedding
-from isogrid.runtime.matrix import Values
-from isogrid.runtime.products import aten, constant, shape_of
+from isogrid.runtime.matrix import SparseMatrix, Values
+from isogrid.runtime.products import aten, attribute, constant, is_changed, shape_of
 from isogrid.runtime.recurrent import SparseGRU, SparseLSTM
 
 _EMBEDDING_SPARSITY = 0.5
@@ -88,7 +88,9 @@ def _recurrent(
     name = str(parameters[0].target)  # type: ignore[union-attr, index]
     yes, expected, reason = _decide(name, work, told)
     if yes:
-        layer = (SparseGRU if kind == "gru" else SparseLSTM).from_module(cell, values)
+        layer = (SparseGRU if kind == "gru" else SparseLSTM).from_module(
+            cell, values, owner=name.removesuffix(names[0])
+        )
         _call(graph, node, Flat(layer), (x, *(hx if isinstance(hx, (list, tuple)) else (hx,))))
     macs = total * batch * steps
     return [(name, kind, (total // hidden, hidden), 1 - nonzeros / total, macs, yes, expected, "gates", reason)]
@@ -97,18 +99,22 @@ def _recurrent(
 def _embedding(
     graph: fx.GraphModule, node: fx.Node, values: Values, told: Mapping[str, str] | None
 ) -> list[tuple[Any, ...]]:
-    table = constant(graph, node.args[0])
-    if table is None or table.dtype != torch.float32 or table.dim() != 2:
+    source = node.args[0]
+    table = attribute(graph, source)
+    if table is None or table.dtype != torch.float32 or table.dim() != 2 or table.numel() == 0:
         return []
-    sparsity = 1 - int(torch.count_nonzero(table)) / max(table.numel(), 1)
-    name = str(node.args[0].target)  # type: ignore[union-attr]
-    yes, reason = sparsity >= _EMBEDDING_SPARSITY, "smaller"
+    sparsity = 1 - int(torch.count_nonzero(table)) / table.numel()
+    name = str(source.target)  # type: ignore[union-attr]
+    yes = sparsity >= _EMBEDDING_SPARSITY
+    reason = "smaller" if yes else "few zeros"
     if told is not None and name in told:
         yes, reason = told[name] == "sparse", "as told"
+    if is_changed(source):  # type: ignore[arg-type]
+        yes, reason = False, "changes when it is read"
     if yes:
-        module = nn.Embedding(table.shape[0], table.shape[1], _weight=table)
-        _call(graph, node, SparseEmbedding.from_module(module, values), (node.args[1],))
-    return [(name, "embedding", tuple(table.shape), sparsity, 0, yes, None, "", reason if yes else "few zeros")]
+        matrix = SparseMatrix.from_dense(table.numpy(), values, name=name)
+        _call(graph, node, SparseEmbedding(matrix), (node.args[1],))
+    return [(name, "embedding", tuple(table.shape), sparsity, 0, yes, None, "", reason)]
 
 
 def _decide(name: str, work: Work, told: Mapping[str, str] | None) -> tuple[bool, float, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from isogrid.evaluating import plain_attention
 from isogrid.runtime.cost import Work
 from isogrid.runtime.layers import SparseConv2d, SparseLinear, same_padding
 from isogrid.runtime.matrix import Values
@@ -33,6 +34,8 @@ def swap(
             continue
         if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
             continue
+        if module.weight.numel() == 0:
+            continue
         inputs, outputs = shapes[name]
         product = _product(name, module, inputs)
         rows, columns = product.weight.shape[0], math.prod(product.weight.shape[1:])
@@ -50,7 +53,8 @@ def swap(
             )
         )  # fmt: skip
         if yes:
-            layer = (SparseLinear if product.kind == "linear" else SparseConv2d).from_module(module, values)
+            kind = SparseLinear if product.kind == "linear" else SparseConv2d
+            layer = kind.from_module(module, values, name=product.name)
             if not name:
                 return layer, choices
             owner, _, attribute = name.rpartition(".")
@@ -101,7 +105,7 @@ def _shapes(
 
     handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), plain_attention():
             model(*args, **kwargs)
     finally:
         for handle in handles:

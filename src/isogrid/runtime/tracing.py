@@ -35,6 +35,8 @@ class InputPlan:
             where it may vary (the same name: the same size).
         guards: what the tracer assumed beyond that.
         excluded: sizes of 0 and 1 that the graph turned out to be wrong for; the tracer assumes them away silently.
+        mixed: sizes of 0 and 1 that it is right for only where these other sizes are the same: a batch of several
+            inputs, each with a name of its own.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class InputPlan:
     ) -> None:
         self.spec, self.leaves, self.guards = spec, leaves, guards
         self.excluded: Sizes = set()
+        self.mixed: dict[tuple[str, int], set[str]] = {}
         self._names, self._keywords = tuple(names), tuple(keywords)
         self._positional = len(spec.children()[0].children())
         self._plain = not keywords and self._positional == len(leaves) and spec.children()[0].num_leaves == len(leaves)
@@ -83,7 +86,7 @@ class InputPlan:
         return fits
 
     def forget(self) -> None:
-        """Ask anew which shapes the graph is for, `excluded` having changed."""
+        """Ask anew which shapes the graph is for, `excluded` or `mixed` having changed."""
         self._known.clear()
 
     def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -107,7 +110,12 @@ class InputPlan:
                     return False
             elif not isinstance(got, Tensor) or not wanted.fits(got, sizes):
                 return False
-        return not self.excluded or not any((name, size) in self.excluded for name, size in sizes.items())
+        if not self.excluded and not self.mixed:
+            return True
+        return not any(
+            known in self.excluded or any(sizes[other] != known[1] for other in self.mixed.get(known, ()))
+            for known in sizes.items()
+        )
 
     def _guarded(self, flat: list[Any]) -> bool:
         if not self.guards.texts:

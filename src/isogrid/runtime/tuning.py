@@ -47,7 +47,7 @@ class Stopwatch:
         return ratio >= _MARGIN, ratio, "measured"
 
     def _candidates(self, product: Product) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
-        matrix = SparseMatrix.from_dense(product.weight.flatten(1).numpy(), self._values)
+        matrix = SparseMatrix.from_dense(product.weight.flatten(1).numpy(), self._values, name=product.name)
         weight, bias = product.weight, product.bias
         if product.kind == "linear":
             return lambda x: nn.functional.linear(x, weight, bias), SparseLinear(matrix, bias)
