@@ -95,7 +95,23 @@ def test_bad_arguments(tmp_path):
         save(nn.Linear(2, 2), tmp_path / "m", targets=["nothing"])
     with pytest.raises(UsageError, match="isogrid"):
         save(nn.Linear(2, 2), tmp_path / "m", metadata={"isogrid.x": "1"})
+    for key, value in (("epochs", 3), (3, "epochs"), ("epochs", None)):
+        with pytest.raises(UsageError, match=r"The metadata got .*; accepted are keys and values of text"):
+            save(nn.Linear(2, 2), tmp_path / "m", metadata={key: value})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [None, {"weight": torch.zeros(2, 2)}, "model"])
+def test_what_is_no_module_is_refused(tmp_path, wrong):
+    save(nn.Linear(2, 2), tmp_path / "m.safetensors")
+    said = rf"^The model is a {type(wrong).__name__}; accepted is a torch\.nn\.Module\.$"
+    with pytest.raises(UsageError, match=said):
+        save(wrong, tmp_path / "n.safetensors")
+    with pytest.raises(UsageError, match=said):
+        model_bytes(wrong)
+    with pytest.raises(UsageError, match=said):
+        load(tmp_path / "m.safetensors", into=wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
 def parameter(tensor: torch.Tensor) -> nn.Module:

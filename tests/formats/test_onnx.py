@@ -1,4 +1,5 @@
 import copy
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -274,6 +275,99 @@ def test_the_operator_set_is_the_one_that_was_asked_for(tmp_path):
     for opset in (18, 21):
         export(nn.Linear(3, 2), tmp_path / "m.onnx", torch.zeros(1, 3), opset=opset)
         assert [(o.domain, o.version) for o in onnx.load(tmp_path / "m.onnx").opset_import] == [("", opset)]
+
+
+@pytest.mark.parametrize("opset", [3, 99])
+def test_another_operator_set_than_the_one_asked_for_is_refused(tmp_path, opset):
+    with pytest.raises(UnsupportedError, match=rf"^opset got {opset}, and PyTorch's exporter wrote \d+ for this"):
+        export(nn.Linear(3, 2), tmp_path / "m.onnx", torch.zeros(1, 3), opset=opset)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_lstm_with_projections_is_refused_by_name(tmp_path):
+    model = Recurrent()
+    model.rnn = nn.LSTM(8, 16, proj_size=4, batch_first=True)
+    with pytest.raises(UnsupportedError, match=r"^rnn is an LSTM with proj_size=4"):
+        export(model, tmp_path / "m.onnx", torch.randn(3, 5, 8))
+    with pytest.raises(UnsupportedError, match=r"^The model is an LSTM with proj_size=4"):
+        export(model.rnn, tmp_path / "m.onnx", torch.randn(3, 5, 8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        (None, "The example is a NoneType; accepted are a tensor, or a sequence"),
+        ({"input": torch.zeros(2, 3)}, "The example is a dict; accepted are a tensor, or a sequence"),
+        (np.zeros((2, 3), np.float32), "The example is a ndarray; accepted are a tensor, or a sequence"),
+        (torch.zeros(0, 3), "The example has no samples"),
+        (torch.zeros(2, 4), "The model does not run on the example: mat1 and mat2 shapes cannot be multiplied"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3)), "The model does not run on the example"),
+    ],
+)
+def test_examples_that_are_not_accepted(tmp_path, example, said):
+    with pytest.raises(UsageError, match=said):
+        export(nn.Linear(3, 2), tmp_path / "m.onnx", example)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_module_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="The model is a OrderedDict; accepted is a"):
+        export(nn.Linear(3, 2).state_dict(), tmp_path / "m.onnx", torch.zeros(1, 3))
+
+
+def test_why_a_model_cannot_be_exported_is_said_in_plain_text(tmp_path):
+    class Asking(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(UnsupportedError, match="Could not guard on data-dependent expression") as caught:
+        export(Asking(), tmp_path / "m.onnx", torch.ones(1, 2))
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_trying_the_example_out_changes_neither_model_nor_inputs_nor_random_numbers(tmp_path):
+    class Changing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return self.layer(x.mul_(2)) * self.calls
+
+    model, example = Changing(), torch.ones(2, 3)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    export(model, tmp_path / "m.onnx", example)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.calls == 0
+    assert torch.equal(example, torch.ones(2, 3))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: np.ones((2, 3), np.float32)})[0]
+    assert np.allclose(found, model.layer(2 * torch.ones(2, 3)).detach(), atol=1e-6)
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+class Paired(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, pair: Pair) -> torch.Tensor:
+        return self.layer(pair.left + pair.right)
+
+
+def test_inputs_may_be_named_tuples(tmp_path):
+    model, example = Paired(), (Pair(torch.randn(3, 4), torch.randn(3, 4)),)
+    export(model, tmp_path / "m.onnx", example)
+    assert verify(tmp_path / "m.onnx", model, example) <= 1e-6
 
 
 def test_the_model_stays_as_it_is(tmp_path):

@@ -56,3 +56,12 @@ def test_a_packed_file_keeps_a_free_length(model: nn.Module, tmp_path: Path) -> 
     for batch, length in ((1, 1), (3, 9)):
         x = torch.randn(batch, length, 64)
         torch.testing.assert_close(torch.from_numpy(session(x.numpy())[0]), model(x), atol=1e-5, rtol=1e-4)
+
+
+def test_a_packed_file_that_onnx_runtime_cannot_run_is_refused_without_naming_a_file_that_is_gone(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.raises(ig.errors.FormatError, match="cannot load the model: ") as caught:
+        ig.export(model.bfloat16(), tmp_path / "packed.onnx", torch.zeros(4, 64).bfloat16(), packed=True)
+    assert "standard.onnx" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

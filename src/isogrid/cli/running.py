@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ Shapes = Annotated[
     list[str] | None, typer.Option(metavar="NAME=1x3x224x224", help="The shape to assume for an input; repeatable.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of a call; by default one a core.")]
+
+_SHOWN = 6
+"""Numbers and items of an output that are shown."""
 
 
 @app.command()
@@ -35,12 +39,8 @@ def run(
 
     outputs = answer(model, inputs=inputs, batch=batch, shapes=shapes(shape), threads=threads)
     console = Console(soft_wrap=True)
-    for name, array in outputs.items():
-        sizes = "x".join(map(str, array.shape)) or "scalar"
-        some = array.reshape(-1)[:6].tolist()
-        first = ", ".join(f"{number:.6g}" if isinstance(number, float) else str(number) for number in some)
-        more = " ..." if array.size > 6 else ""
-        console.print(f"{name} {sizes} {array.dtype}: {first}{more}", highlight=False, markup=False)
+    for name, output in outputs.items():
+        console.print(f"{name} {_described(output)}", highlight=False, markup=False)
     if out is not None:
         write_arrays(out, outputs)
 
@@ -71,7 +71,10 @@ def benchmark(
     """
     from isogrid.formats.numbers import parse_values
     from isogrid.runtime.benchmarking.racing import benchmark as race
+    from isogrid.runtime.benchmarking.result import check_plot
 
+    if plot is not None:
+        check_plot(plot)
     told = Console(stderr=True)
     found = race(
         list[str | os.PathLike[str]](models), at=numbers("--at", at) if at else (), threads=threads, batch=batch,
@@ -84,3 +87,33 @@ def benchmark(
         print(json.dumps(found.to_json(), indent=2))
     else:
         found.show(Console())
+
+
+def _described(output: Any) -> str:
+    """What an output of a model is, and the first of its numbers: an array, or a list or map of them."""
+    if isinstance(output, Mapping):
+        return f"map of {len(output)}: {_first([f'{key}: {_brief(value)}' for key, value in output.items()])}"
+    if isinstance(output, list):
+        return f"list of {len(output)}: {_first([_brief(item) for item in output])}"
+    if not hasattr(output, "dtype"):
+        return str(output)
+    return f"{_kind(output)}: {_first([_brief(number) for number in output.reshape(-1)[: _SHOWN + 1].tolist()])}"
+
+
+def _brief(item: Any) -> str:
+    if isinstance(item, Mapping):
+        return f"{{{_first([f'{key}: {_brief(value)}' for key, value in item.items()])}}}"
+    if isinstance(item, list):
+        return f"[{_first([_brief(part) for part in item])}]"
+    if isinstance(item, float):
+        return f"{item:.6g}"
+    return _kind(item) if hasattr(item, "dtype") else str(item)
+
+
+def _kind(array: Any) -> str:
+    sizes = "x".join(map(str, array.shape)) or "scalar"
+    return f"{sizes} {'text' if array.dtype == object else array.dtype}"
+
+
+def _first(parts: list[str]) -> str:
+    return ", ".join(parts[:_SHOWN]) + " ..." * (len(parts) > _SHOWN)

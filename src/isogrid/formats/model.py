@@ -18,8 +18,7 @@ from isogrid.formats.roles import Role, role_metadata, usual_role
 from isogrid.formats.safetensors import VERSION_KEY, TensorFile, serialize, smallest
 from isogrid.formats.safetensors import Tensor as Stored
 from isogrid.formats.sparse import SparseTensor
-from isogrid.formats.weights import Selection, rounded_weights, to_numpy, weight_targets
-from isogrid.masks import unwrap
+from isogrid.formats.weights import Selection, rounded_weights, to_numpy, unwrapped, weight_targets
 
 
 def save(
@@ -47,7 +46,8 @@ def save(
         metadata: further entries for the file.
 
     Raises:
-        UsageError: an unknown number format, or a metadata key that begins with ``isogrid``.
+        UsageError: no module, an unknown number format, or metadata that is no text or whose key begins with
+            ``isogrid``.
         TargetError: `targets` or `ignore` match nothing.
         TrainingError, UnsupportedError: a weight that cannot be rounded (the message names it), or state that is no
             tensor.
@@ -92,7 +92,7 @@ def load(path: str | os.PathLike[str], into: nn.Module) -> nn.Module:
     model shares need only one of their names in the file.  Nothing is changed unless all fits.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or `into` is no module.
         FormatError: the file is damaged, or does not fit the model; the message names what differs.
 
     >>> import tempfile, torch
@@ -102,7 +102,7 @@ def load(path: str | os.PathLike[str], into: nn.Module) -> nn.Module:
     ...     torch.equal(load(folder + "/layer.safetensors", second).weight, first.weight)
     True
     """
-    model = unwrap(into)
+    model = unwrapped(into)
     stored = dict(TensorFile(path).items())
     state: dict[str, Any] = model.state_dict()
     first_names = _first_names(model)
@@ -140,10 +140,12 @@ def _serialize(
     ignore: Selection,
     metadata: Mapping[str, str] | None,
 ) -> bytes:
-    for key in metadata or {}:
+    for key, value in dict(metadata or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"The metadata got {key!r}: {value!r}; accepted are keys and values of text.")
         if key.partition(".")[0] == VERSION_KEY:
             raise UsageError(f"The metadata key {key!r} is one of the format's own; choose one without 'isogrid'.")
-    model = unwrap(model)
+    model = unwrapped(model)
     counted = {target.name for target in weight_targets(model, targets, ignore)}
     axes = {target.name: target.output_axis for target in weight_targets(model, embeddings=True)}
     rounded = {}

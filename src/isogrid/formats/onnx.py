@@ -8,6 +8,7 @@ import inspect
 import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,12 +24,14 @@ from isogrid.errors import FormatError, MissingDependencyError, UnsupportedError
 from isogrid.formats.files import write_atomically
 from isogrid.formats.numbers import Values
 from isogrid.formats.onnx_weights import Source, require_onnx, shrink_weights
-from isogrid.formats.weights import Selection, rounded_weights, weight_targets
-from isogrid.masks import count_zeros, unwrap
+from isogrid.formats.weights import Selection, rounded_weights, unwrapped, weight_targets
+from isogrid.masks import count_zeros
 from isogrid.names import unknown_name
 
 FreeAxes = Mapping[str, Mapping[int, str]]
 """Axes whose size a file leaves open, by input: ``{"ids": {1: "length"}}`` calls axis 1 of the input ids *length*."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # A protocol buffer, and so an ONNX file without external data, ends there.
 _LARGEST_FILE = 2**31 - 1
@@ -57,8 +60,10 @@ def export(
     `isogrid.export` is this one with a packed form beside it, and says what the arguments are.
 
     Raises:
-        UsageError: an unknown number format, no batch axis to leave free, or free axes that the example does not have.
-        UnsupportedError: PyTorch cannot export the model, or the file would pass 2 GB; a weight cannot be rounded.
+        UsageError: an unknown number format, an example that the model does not run on, no batch axis to leave free, or
+            free axes that the example does not have.
+        UnsupportedError: PyTorch cannot export the model, or not to this operator set, or the file would pass 2 GB; a
+            weight cannot be rounded.
         TrainingError: a weight that is to be rounded is not finite.
         MissingDependencyError: onnx or onnxscript is not installed.
         RunError: the file cannot be written.
@@ -71,7 +76,8 @@ def export(
     """
     onnx = require_onnx()
     arguments = _arguments(example)
-    plain = copy.deepcopy(unwrap(model)).cpu().eval()
+    plain = copy.deepcopy(unwrapped(model)).cpu().eval()
+    _check_layers(plain)
     rounded = rounded_weights(weight_targets(plain, targets, ignore, embeddings=True), values)
     with torch.no_grad():
         for weight in rounded:
@@ -119,7 +125,7 @@ def verify(
     """
     session = _session(path)
     arguments = _arguments(example)
-    plain = copy.deepcopy(unwrap(model)).cpu().eval()
+    plain = copy.deepcopy(unwrapped(model)).cpu().eval()
     free = all(isinstance(entry.shape[0], str) for entry in session.get_inputs() if entry.shape)
     batch = _batch(arguments)
     trials = [_resized(arguments, size) for size in (batch, batch + 1)] if free and batch else [arguments]
@@ -159,13 +165,17 @@ def _trace(
         raise MissingDependencyError("ONNX export needs onnxscript; run: pip install 'isogrid[onnx]'.") from None
     from onnx_ir.passes import common
 
+    given = arguments
     if dynamic_batch:
         batch = _batch(arguments)
         if batch is None:
             raise UsageError("dynamic_batch needs inputs that share one size on axis 0; pass dynamic_batch=False.")
+        if not batch:
+            raise UsageError("The example has no samples, its axis 0 having size 0; needed is 1 or more.")
         # The tracer takes a size of 1 for a constant.
         arguments = _resized(arguments, max(batch, 2))
     shapes = _free_shapes(model, arguments, free_axes, dynamic_batch=dynamic_batch, input_names=input_names)
+    _try_out(model, given)
     with _silence():
         try:
             program = torch.onnx.export(
@@ -190,10 +200,43 @@ def _trace(
             if free_axes:
                 hint = " with these axes free"
             raise UnsupportedError(
-                f"PyTorch cannot export this {type(model).__name__} to ONNX{hint}: {first_line(problem)}."
+                f"PyTorch cannot export this {type(model).__name__} to ONNX{hint}: {_root(problem)}."
             ) from problem
+    found = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if opset is not None and found != opset:
+        raise UnsupportedError(
+            f"opset got {opset}, and PyTorch's exporter wrote {found} for this {type(model).__name__}; accepted are "
+            "the operator sets that it can write (without opset: its own choice)."
+        )
     del proto.graph.value_info[:]
     return proto
+
+
+def _check_layers(model: nn.Module) -> None:
+    """Refuse layers for which ONNX has no operator, and the exporter writes one that does something else."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LSTM) and module.proj_size:
+            raise UnsupportedError(
+                f"{name or 'The model'} is an LSTM with proj_size={module.proj_size}, which ONNX has no operator for; "
+                "accepted are those without."
+            )
+
+
+def _try_out(model: nn.Module, arguments: tuple[Any, ...]) -> None:
+    """Run copies once, so that what is wrong with the example is said by the model and not by the tracer."""
+    inputs = _mapped(arguments, lambda item: item.clone() if isinstance(item, Tensor) else item)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(model)(*inputs)
+    except Exception as problem:
+        raise UsageError(f"The model does not run on the example: {first_line(problem)}.") from problem
+
+
+def _root(problem: BaseException) -> str:
+    """What was wrong in the first place, in one line: the exporter wraps it in advice for its own developers."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    return _COLOURS.sub("", first_line(problem))
 
 
 def _should_fold(node: Any) -> bool | None:
@@ -291,7 +334,14 @@ def _difference(path: str | os.PathLike[str], found: list[NDArray[Any]], expecte
 
 
 def _arguments(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
-    return (example,) if isinstance(example, Tensor) else tuple(example)
+    if isinstance(example, Tensor):
+        return (example,)
+    if not isinstance(example, Sequence) or isinstance(example, str):
+        raise UsageError(
+            f"The example is a {type(example).__name__}; accepted are a tensor, or a sequence of the model's inputs, "
+            "which are tensors as a rule."
+        )
+    return tuple(example)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
@@ -310,7 +360,8 @@ def _mapped(tree: Any, change: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: _mapped(item, change) for key, item in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)([_mapped(item, change) for item in tree])
+        items = [_mapped(item, change) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     return change(tree)
 
 

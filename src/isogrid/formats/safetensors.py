@@ -105,7 +105,9 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     72
     """
     notes = dict(metadata or {})
-    for key in notes:
+    for key, value in notes.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"The metadata got {key!r}: {value!r}; accepted are keys and values of text.")
         if key in tensors or key in (VERSION_KEY, TIED_KEY):
             raise UsageError(f"The metadata key {key!r} is a tensor's name or one of the format's own; choose another.")
     stored: dict[str, tuple[str, tuple[int, ...], bytes]] = {}

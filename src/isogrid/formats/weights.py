@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from isogrid.errors import TargetError, UnsupportedError
+from isogrid.errors import TargetError, UnsupportedError, UsageError
 from isogrid.formats.numbers import Values, parse_values, round_values
-from isogrid.masks import Target, find_targets
+from isogrid.masks import Target, find_targets, unwrap
 
 Selection = str | Sequence[str] | None
 
@@ -24,6 +24,20 @@ class RoundedWeight:
 
     target: Target
     array: NDArray[np.float32]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module below all wrappers.
+
+    Raises:
+        UsageError: it is no module.
+
+    >>> unwrapped(nn.ReLU())
+    ReLU()
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"The model is a {type(model).__name__}; accepted is a torch.nn.Module.")
+    return unwrap(model)
 
 
 def rounded_weights(targets: Iterable[Target], values: Values) -> list[RoundedWeight]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isogrid.errors import UsageError
 from isogrid.formats.files import write_atomically
 from isogrid.runtime.packing.constants import Constants
 from isogrid.runtime.packing.examples import Examples, read_inputs
@@ -25,8 +27,8 @@ def answer(
     shapes: Mapping[str, Sequence[int]] | None = None,
     threads: int | None = None,
     seed: int = 0,
-) -> dict[str, NDArray[Any]]:
-    """The outputs of an ONNX model, packed or not, by name.
+) -> dict[str, Any]:
+    """The outputs of an ONNX model, packed or not, by name: arrays, and lists and maps where it gives those.
 
     Args:
         model: the file.
@@ -50,10 +52,11 @@ def answer(
     return dict(zip(names, session.run(feeds), strict=True))
 
 
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as ``.npz``, whole or not at all.
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Write arrays as ``.npz``, whole or not at all; text as arrays of strings.
 
     Raises:
+        UsageError: one is a list or a map.
         RunError: the file cannot be written.
 
     >>> import tempfile
@@ -62,6 +65,19 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
     ...     np.load(folder + "/y.npz")["y"]
     array([1., 1.])
     """
+    plain = {name: _plain(name, array) for name, array in arrays.items()}
     data = io.BytesIO()
-    np.savez(data, allow_pickle=False, **dict(arrays))
+    # np.savez takes names as arguments, among which it has some of its own.
+    with zipfile.ZipFile(data, "w") as file:
+        for name, array in plain.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
     write_atomically(path, data.getvalue())
+
+
+def _plain(name: str, array: Any) -> NDArray[Any]:
+    """An array that a file can hold."""
+    if not isinstance(array, (np.ndarray, np.generic)):
+        raise UsageError(f"{name} is a {type(array).__name__}, which .npz has no place for; accepted are arrays.")
+    plain = np.asarray(array)
+    return plain.astype(np.str_) if plain.dtype == object else plain

@@ -56,8 +56,10 @@ def export(
         opset: ONNX operator set; by default that of the installed exporter.
 
     Raises:
-        UsageError: an unknown number format, no batch axis to leave free, or free axes that the example does not have.
-        UnsupportedError: PyTorch cannot export the model, or the file would pass 2 GB; a weight cannot be rounded.
+        UsageError: an unknown number format, an example that the model does not run on, no batch axis to leave free, or
+            free axes that the example does not have.
+        UnsupportedError: PyTorch cannot export the model, or not to this operator set, or the file would pass 2 GB; a
+            weight cannot be rounded.
         TrainingError: a weight that is to be rounded is not finite.
         FormatError: the packed model's outputs differ from the standard one's; nothing is written.
         MissingDependencyError: onnx or onnxscript is not installed (for packed files, or onnxruntime).
@@ -91,5 +93,6 @@ def export(
         standard = Path(folder, "standard.onnx")
         onnx.export(model, standard, example, **options)
         tensors = [part for part in ([example] if isinstance(example, Tensor) else example) if isinstance(part, Tensor)]
-        shapes = Session(standard, threads=1).shapes_of(tensors)
+        # From its bytes, as the name of a file that is gone tells nobody anything.
+        shapes = Session(standard.read_bytes(), threads=1).shapes_of(tensors)
         return pack(standard, path, values=values, shapes=shapes).bytes_after

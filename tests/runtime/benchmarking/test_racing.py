@@ -27,7 +27,7 @@ def test_a_dense_model_with_random_masks(tmp_path: Path) -> None:
     by_who = [(row.who, row.masked, row.sparsity) for row in found.rows]
     assert by_who[0] == (DENSE, False, 0.0)
     assert [entry[0] for entry in by_who[1:]].count(INT8) == 1
-    assert by_who[-2:] == [(OURS, True, 0.8), (OURS, True, 0.95)]
+    assert by_who[-2:] == [(OURS, True, pytest.approx(at, abs=1e-4)) for at in (0.8, 0.95)]
     assert found.batch == 16
     assert any("gains nothing" in note for note in found.notes)
     for row in found.rows[-2:]:
@@ -39,6 +39,30 @@ def test_a_dense_model_with_random_masks(tmp_path: Path) -> None:
         assert row.speedup.low <= row.speedup.median <= row.speedup.high
         assert row.memory is not None
         assert row.memory > 0
+
+
+def test_random_masks_of_a_model_that_is_sparse_already_are_labelled_with_the_zeros_that_they_have(
+    tmp_path: Path,
+) -> None:
+    found = _quick([mlp(tmp_path / "sparse.onnx", 0.95)], at=[0.9, 0.98], batch=16, rivals=False)
+    rows = [row for row in found.rows if row.masked]
+    assert [row.sparsity for row in rows] == [pytest.approx(at, abs=1e-4) for at in (0.9, 0.98)]
+    assert rows[0].bytes > rows[1].bytes
+
+
+def test_what_is_left_alone_counts_in_the_label_of_random_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(racing, "mask_randomly", lambda source, target, _: target.write_bytes(source.read_bytes()))
+    found = _quick([mlp(tmp_path / "sparse.onnx", 0.95)], at=[0.5], batch=16, rivals=False)
+    assert found.rows[-1].sparsity == pytest.approx(0.95, abs=1e-4)
+
+
+def test_an_input_may_have_any_name(tmp_path: Path) -> None:
+    model = onnx.load(mlp(tmp_path / "m.onnx"))
+    model.graph.input[0].name = model.graph.node[0].input[0] = "file"
+    onnx.save(model, tmp_path / "m.onnx")
+    assert _quick([tmp_path / "m.onnx"], rivals=False).rows[0].memory
 
 
 def test_a_sparse_model_stands_beside_its_packed_self_and_a_packed_one_beside_a_dense_one(tmp_path: Path) -> None:
@@ -86,6 +110,8 @@ def test_as_json_as_a_table_and_as_a_plot(tmp_path: Path) -> None:
     assert "random zeros" in text
     assert "differs" in text
     found.plot(tmp_path / "plot.svg")
+    with pytest.raises(UsageError, match=r"accepted are \.png, \.svg, \.pdf"):
+        found.plot(tmp_path / "plot.jpg")
     assert "isogrid, 90.0 % zeros" in (tmp_path / "plot.svg").read_text()
 
 
@@ -96,8 +122,13 @@ def test_as_json_as_a_table_and_as_a_plot(tmp_path: Path) -> None:
         (["missing.onnx"], {}, "is not a file"),
         (["dense.onnx"], {"threads": 0}, "accepted are numbers above 0"),
         (["dense.onnx"], {"seconds": 0.0}, "accepted are numbers above 0"),
+        (["dense.onnx"], {"seconds": float("nan")}, "accepted are numbers above 0"),
+        (["dense.onnx"], {"seconds": float("inf")}, "accepted are numbers above 0"),
+        (["dense.onnx"], {"batch": 0}, "batch got 0"),
         (["dense.onnx"], {"values": "int3"}, "int3"),
-        (["dense.onnx"], {"at": [1.5]}, "accepted are numbers from 0"),
+        (["dense.onnx"], {"at": [0.5, 1.5]}, "accepted is a number from 0"),
+        (["dense.onnx"], {"at": [float("nan")]}, "accepted is a number from 0"),
+        (["dense.onnx", "missing.onnx"], {}, r"missing\.onnx is not a file"),
         (["dense.onnx"], {"shapes": {"z": (1, 64)}}, "z"),
         (["dense.onnx"], {"inputs": "missing.npz"}, "missing.npz"),
     ],
@@ -106,6 +137,7 @@ def test_what_is_not_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: list[str], options: dict[str, object], says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(racing, "in_onnxruntime", lambda *_: pytest.fail("work was done before"))
     mlp(tmp_path / "dense.onnx")
     with pytest.raises(UsageError, match=says):
         benchmark(models, **{"rivals": False, **options})  # type: ignore[arg-type]

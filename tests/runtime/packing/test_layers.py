@@ -198,6 +198,33 @@ def test_a_weight_that_is_also_an_input_is_no_constant(tmp_path):
     model = build([node("MatMul", "x w", "y")], {"x": [8, 256], "w": [256, 384]}, {"w": sparse(256, 384)})
     report = pack_and_check(model, tmp_path, {"x": dense(8, 256)})
     assert report.packed == 0
+    found = one(report)
+    assert (found.name, found.kind, found.reason) == ("w", "linear", "the weight is an input of the model")
+    assert found.sparsity == pytest.approx(0.9, abs=0.01)
+    assert found.bytes_before == found.bytes_after == 4 * 256 * 384
+    assert report.notes[0].startswith("No layer that can be packed has enough zeros")
+
+
+@pytest.mark.parametrize("kind", ["conv", "table", "lstm", "transposed"])
+def test_other_layers_whose_weights_are_inputs_are_named_too(tmp_path, kind):
+    inputs, types = {"x": [1, 32, 8, 8]}, {}
+    if kind == "conv":
+        nodes, weights = [node("Conv", "x w", "y")], {"w": sparse(64, 32, 3, 3)}
+    elif kind == "table":
+        nodes, weights, inputs = [node("Gather", "w x", "y")], {"w": sparse(500, 64)}, {"x": [4]}
+        types = {"x": TensorProto.INT64}
+    elif kind == "lstm":
+        nodes = [node("LSTM", "x w r", "_ y", hidden_size=32)]
+        weights, inputs = {"w": sparse(1, 128, 16), "r": sparse(1, 128, 32)}, {"x": [3, 1, 16]}
+    else:
+        nodes = [node("Transpose", "w", "t"), node("MatMul", "x t", "y")]
+        weights, inputs = {"w": sparse(64, 256)}, {"x": [8, 256]}
+    shapes = inputs | {name: array.shape for name, array in weights.items()}
+    model = build(nodes, shapes, weights, types=types)
+    x = np.arange(4) if kind == "table" else dense(*inputs["x"])
+    found = one(pack_and_check(model, tmp_path, {"x": x}))
+    assert (found.name, found.choice, found.reason) == ("w", "dense", "the weight is an input of the model")
+    assert found.sparsity == pytest.approx(0.9, abs=0.05)
 
 
 def test_layers_in_subgraphs_stay(tmp_path):

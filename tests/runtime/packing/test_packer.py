@@ -212,6 +212,23 @@ def test_sparse_initializers_come_in_and_those_that_stay_dense_go_out_as_they_we
     same(run(tmp_path / "plain.onnx", {"x": X}), expected)
 
 
+def test_outputs_that_are_maps_come_through(tmp_path):
+    nodes = [node("MatMul", "x w", "a"), node("ZipMap", "a", "y", domain="ai.onnx.ml", classlabels_int64s=range(384))]
+    model = build(nodes, {"x": ["batch", 256]}, {"w": sparse(256, 384)}, more=["ai.onnx.ml"])
+    kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_value_info("y", helper.make_sequence_type_proto(kind)))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert pack(tmp_path / "m.onnx", tmp_path / "a.onnx", batch=8).packed == 1
+    unpack(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    for name in "ab":
+        assert onnx.load(tmp_path / f"{name}.onnx").graph.output == model.graph.output
+    (wanted,) = run(tmp_path / "m.onnx", {"x": X})
+    (found,) = run(tmp_path / "b.onnx", {"x": X})
+    assert [list(scores) for scores in found] == [list(range(384))] * len(X)
+    same([np.array([list(scores.values()) for scores in found])], [np.array([list(s.values()) for s in wanted])])
+
+
 def test_real_inputs_are_compared_too(tmp_path):
     onnx.save(mlp(), tmp_path / "m.onnx")
     np.savez(tmp_path / "in.npz", x=X)
@@ -251,6 +268,18 @@ def test_files_that_are_refused(tmp_path):
     onnx.save(mlp(), tmp_path / "m.onnx")
     with pytest.raises(RunError, match="cannot be written"):
         pack(tmp_path / "m.onnx", tmp_path / "missing" / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_external_data_that_is_cut_short_is_refused(tmp_path):
+    onnx.save(mlp(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    whole = (tmp_path / "m.data").read_bytes()
+    (tmp_path / "m.data").write_bytes(whole[:1000])
+    for write in (pack, unpack):
+        with pytest.raises(FormatError, match=r"cannot be read as ONNX: its external data m\.data has 1000 bytes"):
+            write(tmp_path / "m.onnx", tmp_path / "a.onnx")
+    with pytest.raises(FormatError, match="The weight w1 cannot be read: "):
+        files.load_external(onnx.load(tmp_path / "m.onnx", load_external_data=False), tmp_path)
     assert not (tmp_path / "a.onnx").exists()
 
 

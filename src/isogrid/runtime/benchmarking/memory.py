@@ -22,9 +22,11 @@ def memory_bytes(model: str, feeds: Mapping[str, Any], threads: int) -> int | No
     >>> memory_bytes("no such file", {}, 1) is None
     True
     """
+    from isogrid.runtime.answers import write_arrays
+
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "feeds.npz")
-        np.savez(file, **feeds)
+        write_arrays(file, feeds)
         command = [sys.executable, "-m", __name__, model, str(file), str(threads)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603

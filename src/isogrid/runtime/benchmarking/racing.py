@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isogrid.checks import check_sparsity
 from isogrid.errors import FormatError, IsogridError, UsageError, first_line
 from isogrid.formats.numbers import Values, parse_values
 from isogrid.formats.onnx_reading import read_onnx
@@ -67,7 +68,8 @@ def benchmark(
 
     Args:
         models: ``.onnx`` files with the same inputs; a dense one and its sparse self, for instance.
-        at: sparsities at which the first model is tried with random masks: what retraining to them would buy.
+        at: sparsities at which the first model is tried with random masks: what retraining to them would buy.  Zeros
+            that it has already count, and surplus ones become random numbers, as only the clock looks at these copies.
         threads: of a call; by default as many as there are cores.
         batch: samples of a call, where the model leaves that open.
         shapes: whole shapes of inputs by name, as for `isogrid.runtime.pack`.
@@ -88,14 +90,22 @@ def benchmark(
         raise UsageError("benchmark got no model; an .onnx file is needed.")
     cores = os.cpu_count() or 1
     threads = cores if threads is None else threads
-    if threads < 1 or seconds <= 0:
+    if threads < 1 or not 0 < seconds < math.inf:
         raise UsageError(f"benchmark got threads {threads} and seconds {seconds:g}; accepted are numbers above 0.")
+    if batch < 1:
+        raise UsageError(f"batch got {batch}; accepted is 1 or more.")
     parse_values(values)
+    sparsities = list(at)
+    for sparsity in sparsities:
+        check_sparsity("--at", sparsity)
+    for model in models:
+        if not Path(model).is_file():
+            raise UsageError(f"{os.fspath(model)} is not a file; an .onnx file is needed.")
     with tempfile.TemporaryDirectory(prefix="isogrid-") as folder:
         job = _Job(Path(folder), threads, batch, shapes, inputs, values, say or (lambda _: None))
         for number, model in enumerate(models):
             job.enter(Path(model), number, rivals)
-        for sparsity in at:
+        for sparsity in sparsities:
             job.enter_masked(Path(models[0]), sparsity)
         return job.race(seconds)
 
@@ -143,7 +153,8 @@ class _Job:
         target = self.folder / f"random-{sparsity:g}.onnx"
         mask_randomly(model, target, sparsity)
         wanted = in_onnxruntime(str(target), self.feeds, self.threads).outputs
-        self._enter_packed(target, model.name, sparsity, wanted, masked=True)
+        # Targets that are not stored as floating point numbers are left, so that it need not be the one asked for.
+        self._enter_packed(target, model.name, _sparsity(target), wanted, masked=True)
 
     def _enter_packed(
         self, model: Path, name: str, sparsity: float, wanted: list[Any], *, masked: bool = False
@@ -153,8 +164,8 @@ class _Job:
             model, target, values=self.values, batch=self.batch, shapes={n: a.shape for n, a in self.feeds.items()}
         )
         if not report.packed:
-            at = f" at {100 * sparsity:g} %" if masked else ""
-            self.notes.append(f"Packing {name}{at} gains nothing: no layer has enough zeros.")
+            at = f" at {100 * sparsity:.3g} %" if masked else ""
+            self.notes.append(f"Packing {name}{at} gains nothing: no layer that can be packed has enough zeros.")
             return
         bound = in_onnxruntime(str(target), self.feeds, self.threads)
         found = difference(bound.outputs, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from isogrid.errors import MissingDependencyError, RunError
+from isogrid.errors import MissingDependencyError, RunError, UsageError
 from isogrid.runtime.timing import Ratio, Sample
 from isogrid.units import counted, size
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 120
+_PLOTS = (".png", ".svg", ".pdf")
 _LEFT_OUT = ("p90", "per s", "differs")
 """Columns for which a narrow console has no room."""
 
@@ -31,7 +33,7 @@ class Row:
     Attributes:
         who: what ran, such as ``"ONNX Runtime"``.
         file: the name of the model that was given.
-        sparsity: zero share of the targets; of a random mask for a row of ``--at``.
+        sparsity: zero share of the targets; with the random masks for a row of ``--at``.
         masked: whether random masks made these zeros.
         ours: whether the native operators ran.
         sample: seconds of a call.
@@ -156,15 +158,11 @@ class Benchmark:
         """Write a chart of the times, as .png, .svg or .pdf.
 
         Raises:
-            MissingDependencyError: matplotlib is not installed.
-            RunError: the file cannot be written.
+            As `check_plot`; RunError too where the disk is full, say.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingDependencyError(
-                "Plots need matplotlib, which is not installed; install it with: pip install 'isogrid[report]'."
-            ) from None
+        check_plot(path)
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(8, 1.2 + 0.42 * len(self.rows)), layout="constrained")
         axes = figure.subplots()
         names = [f"{row.title}, {100 * row.sparsity:.1f} % zeros" for row in self.rows]
@@ -186,6 +184,25 @@ class Benchmark:
             figure.savefig(path, dpi=150)
         except (OSError, ValueError) as problem:
             raise RunError(f"The plot {os.fspath(path)} cannot be written: {problem}.") from None
+
+
+def check_plot(path: str | os.PathLike[str]) -> None:
+    """Whether a chart can be written there, before the work for it is done.
+
+    Raises:
+        UsageError: another kind of file.
+        MissingDependencyError: matplotlib is not installed.
+        RunError: there is no such folder, or it is a folder itself.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in _PLOTS:
+        raise UsageError(f"The plot {file} is of an unknown kind; accepted are {', '.join(_PLOTS)}.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependencyError(
+            "Plots need matplotlib, which is not installed; install it with: pip install 'isogrid[report]'."
+        )
+    if file.is_dir() or not file.parent.is_dir():
+        raise RunError(f"The plot {file} cannot be written; it must be a file in a folder that exists.")
 
 
 def machine() -> dict[str, Any]:

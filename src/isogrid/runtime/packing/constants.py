@@ -29,9 +29,14 @@ class Constants:
     """Evaluates constant parts of a graph when asked, and leaves the graph as it is.
 
     What is stored compactly (float16, int8 codes, a transposed table) stays so until it is known to be packed.
+
+    Args:
+        model: the graph.
+        defaults: take the defaults that inputs have for constants, although a caller may pass something else.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, defaults: bool = False) -> None:
+        self._defaults = defaults
         self.opset = model.opset_imports.get("", 13)
         self._known: dict[ir.Value, bool] = {}
         self._small: dict[ir.Value, NDArray[Any]] = {}
@@ -90,7 +95,7 @@ class Constants:
         return found
 
     def _decide(self, value: ir.Value) -> bool:
-        if value.is_graph_input():
+        if value.is_graph_input() and not self._defaults:
             return False
         node = value.producer()
         if node is None:

@@ -27,6 +27,7 @@ LARGEST_FILE = 2_000_000_000
 _INLINE = 1024
 """Tensors up to this size stay in the first file."""
 _ALIGNMENT = 64
+_TYPE = "isogrid.type"
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Source:
             proto = onnx.ModelProto()
             proto.CopyFrom(self.proto)
             make_dense(proto.graph)
-        model = ir.serde.deserialize_model(proto)
+        model = to_graph(proto)
         ir.external_data.set_base_dir(model.graph, self.path.parent)
         return model
 
@@ -113,10 +114,39 @@ def opset_of(proto: onnx.ModelProto) -> int:
     return max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=OLDEST_OPSET)
 
 
+def to_graph(proto: onnx.ModelProto) -> ir.Model:
+    """The model as a graph to work on; maps, which graphs do not know, are outputs without a type there."""
+    maps = {output.name: output.type for output in proto.graph.output if _is_map(output.type)}
+    if maps:
+        plain = onnx.ModelProto()
+        plain.CopyFrom(proto)
+        for output in plain.graph.output:
+            if output.name in maps:
+                output.ClearField("type")
+        infos = [info for info in plain.graph.value_info if not _is_map(info.type)]
+        del plain.graph.value_info[:]
+        plain.graph.value_info.extend(infos)
+        proto = plain
+    model = ir.serde.deserialize_model(proto)
+    for value in model.graph.outputs:
+        if value.name in maps:
+            value.meta[_TYPE] = maps[value.name]
+    return model
+
+
+def _is_map(kind: onnx.TypeProto) -> bool:
+    while kind.HasField("sequence_type") or kind.HasField("optional_type"):
+        kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
+    return bool(kind.HasField("map_type"))
+
+
 def to_proto(model: ir.Model, sparse: dict[str, onnx.SparseTensorProto] | None = None) -> onnx.ModelProto:
     """The model as a protocol buffer; initializers that are still what `sparse` says are stored as they were."""
     model.graph.sort()
     proto = ir.serde.serialize_model(model)
+    for value, output in zip(model.graph.outputs, proto.graph.output, strict=True):
+        if _TYPE in value.meta:
+            output.type.CopyFrom(value.meta[_TYPE])
     if sparse:
         kept = [tensor for tensor in proto.graph.initializer if tensor.name not in sparse]
         back = [sparse[tensor.name] for tensor in proto.graph.initializer if tensor.name in sparse]
@@ -202,10 +232,17 @@ class Draft:
 
 
 def load_external(proto: onnx.ModelProto, base: Path) -> None:
-    """Bring all external data of `proto`, in files beside `base`, into it."""
+    """Bring all external data of `proto`, in files beside `base`, into it.
+
+    Raises:
+        FormatError: a file is missing, or shorter than `proto` says.
+    """
     for tensor in _tensors(proto.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
-            load_external_data_for_tensor(tensor, str(base))
+            try:
+                load_external_data_for_tensor(tensor, str(base))
+            except Exception as problem:
+                raise FormatError(f"The weight {tensor.name} cannot be read: {first_line(problem)}.") from None
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
 
@@ -261,8 +298,17 @@ def _external_files(folder: Path, proto: onnx.ModelProto) -> set[Path]:
         file = folder / location
         if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
             raise ValueError(f"its external data {location!r} is no file beside it")
+        _check_length(tensor, file)
         files.add(file)
     return files
+
+
+def _check_length(tensor: onnx.TensorProto, file: Path) -> None:
+    """Whether an external file is as long as a tensor in it needs."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    needed = int(place.get("offset", 0)) + int(place.get("length", 0))
+    if file.stat().st_size < needed:
+        raise ValueError(f"its external data {file.name} has {file.stat().st_size} bytes where {needed} are needed")
 
 
 def _sparse_constants(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

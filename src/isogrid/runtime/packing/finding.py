@@ -26,12 +26,13 @@ class _Refusal(Exception):  # noqa: N818 - it is caught here and becomes a reaso
 
 
 def find_layers(model: ir.Model, constants: Constants) -> list[Layer | Left]:
-    """All layers with constant weights, in the order in which they are computed, each under a name of its own."""
+    """All layers with stored weights, in the order in which they are computed, each under a name of its own."""
+    defaults = Constants(model, defaults=True)
     found: list[Layer | Left] = []
     for node in model.graph.all_nodes():
         finder = _FINDERS.get(node.op_type) if node.domain == "" else None
         if finder is not None:
-            found += finder(node, constants)
+            found += list(finder(node, constants)) or map(_with_input, finder(node, defaults))
     found = [_outside_subgraphs(layer, model) for layer in found]
     names = Counter(layer.name for layer in found)
     seen: Counter[str] = Counter()
@@ -44,6 +45,10 @@ def find_layers(model: ir.Model, constants: Constants) -> list[Layer | Left]:
             else:
                 found[index] = Left(name, layer.kind, layer.shape, layer.node, layer.weights, layer.reason)
     return found
+
+
+def _with_input(layer: Layer | Left) -> Left:
+    return Left(layer.name, layer.kind, layer.shape, layer.node, layer.weights, "the weight is an input of the model")
 
 
 def _outside_subgraphs(layer: Layer | Left, model: ir.Model) -> Layer | Left:

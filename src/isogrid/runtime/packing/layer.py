@@ -129,7 +129,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Left:
-    """A layer with constant weights that stays as it is, and why."""
+    """A layer with stored weights that stays as it is, and why."""
 
     name: str
     kind: str

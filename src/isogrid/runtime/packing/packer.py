@@ -39,6 +39,7 @@ TOLERANCE = 1e-4
 """By how much of its largest number an output may differ from the original's."""
 
 _NOTHING = "No layer has enough zeros to gain from; the model is written as it was."
+_NOTHING_PACKABLE = "No layer that can be packed has enough zeros to gain from; the model is written as it was."
 
 _SAME_ANSWERS = (
     "The model answers the same on different random inputs, so that comparing them says little; "
@@ -197,7 +198,7 @@ class _Job:
         worst = 0.0
         packed: dict[str, tuple[int, Values]] = {}
         if not chosen:
-            self.notes.insert(0, _NOTHING)
+            self.notes.insert(0, _NOTHING if len(self.layers) == len(self.found) else _NOTHING_PACKABLE)
             proto = self.source.copy()
         else:
             proto, packed, worst = self._packed(chosen)
@@ -276,7 +277,7 @@ class _Job:
     ) -> NodeReport:
         before = sum(map(self.constants.stored_bytes, layer.weights))
         if isinstance(layer, Left):
-            sparsity = _sparsity(layer, self.constants)
+            sparsity = _sparsity(layer, Constants(self.model, defaults=True))
             return NodeReport(
                 layer.name, layer.kind, layer.shape, sparsity, 0, before, before, None, "dense", "", "", layer.reason
             )

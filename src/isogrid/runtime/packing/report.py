@@ -44,7 +44,7 @@ class PackReport:
     Attributes:
         source, target: the files.
         values: the number format that was asked for.
-        nodes: every layer with constant weights.
+        nodes: every layer with stored weights.
         bytes_before, bytes_after: of the files, with external data.
         difference: the largest found between the outputs of both, as a fraction of the largest output.
         notes: what a user should know, one sentence each.

@@ -65,7 +65,8 @@ def _differ(found: Any, expected: Any) -> float:
     if isinstance(expected, Mapping):
         if not isinstance(found, Mapping) or list(found) != list(expected):
             return math.inf
-        return difference(list(found.values()), list(expected.values()))
+        # One by one, a number near zero would count as an output of its own.
+        return _differ(np.array(list(found.values())), np.array(list(expected.values())))
     if isinstance(expected, (list, tuple)):
         return difference(found, expected)
     left, right = np.asarray(found), np.asarray(expected)

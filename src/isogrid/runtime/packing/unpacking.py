@@ -17,7 +17,16 @@ from isogrid.errors import FormatError
 from isogrid.formats.numbers import Values, parse_values
 from isogrid.formats.onnx_weights import shrink_weights
 from isogrid.formats.packed import unpack_matrix
-from isogrid.runtime.packing.files import LARGEST_FILE, Draft, make_dense, opset_of, read_model, to_proto, weight_bytes
+from isogrid.runtime.packing.files import (
+    LARGEST_FILE,
+    Draft,
+    make_dense,
+    opset_of,
+    read_model,
+    to_graph,
+    to_proto,
+    weight_bytes,
+)
 from isogrid.runtime.packing.recurrent import ONNX_GATES, reordered
 from isogrid.runtime.packing.replacing import DOMAIN
 from isogrid.runtime.packing.tidying import remove_unused
@@ -61,7 +70,7 @@ def unpacked(proto: onnx.ModelProto, base: Path = Path()) -> onnx.ModelProto:
     del copy.metadata_props[:]
     copy.metadata_props.extend(notes)
     make_dense(copy.graph)
-    model = ir.serde.deserialize_model(copy)
+    model = to_graph(copy)
     ir.external_data.set_base_dir(model.graph, base)
     writer = _Writer(model, opset_of(proto))
     for node in list(model.graph):
