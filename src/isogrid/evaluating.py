@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isogrid.errors import UnsupportedError, first_line
+from isogrid.errors import UnsupportedError, UsageError, first_line
 
 
 @contextmanager
@@ -64,6 +64,25 @@ def running_the_example(who: str = "The model") -> Iterator[None]:
             f"{who} fails on the example ({first_line(problem)}); accepted is what its forward accepts: a tensor, the "
             "sequence of its positional arguments, or a mapping of its keyword arguments."
         ) from problem
+
+
+def positional(owner: str, example: Any, *, hint: str = "") -> tuple[Any, ...]:
+    """The positional inputs of a call, given as a tensor or as the sequence of them.
+
+    Raises:
+        UsageError: it is something else; `owner` says who asked, `hint` what else there is.
+
+    >>> len(positional("export", torch.ones(2, 3))), len(positional("export", [torch.ones(1), None]))
+    (1, 2)
+    """
+    if isinstance(example, Tensor):
+        return (example,)
+    if not isinstance(example, Sequence) or isinstance(example, str):
+        raise UsageError(
+            f"{owner} got an example of type {type(example).__name__}; accepted are a tensor or the sequence of the "
+            f"positional inputs{hint}."
+        )
+    return tuple(example)
 
 
 def call_model(model: nn.Module, example: Tensor | Sequence[Any] | Mapping[str, Any]) -> Any:

@@ -297,9 +297,9 @@ def test_an_lstm_with_projections_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("example", "said"),
     [
-        (None, "The example is a NoneType; accepted are a tensor, or a sequence"),
-        ({"input": torch.zeros(2, 3)}, "The example is a dict; accepted are a tensor, or a sequence"),
-        (np.zeros((2, 3), np.float32), "The example is a ndarray; accepted are a tensor, or a sequence"),
+        (None, "export got an example of type NoneType; accepted are a tensor or the sequence"),
+        ({"input": torch.zeros(2, 3)}, "export got an example of type dict; accepted are a tensor or the sequence"),
+        (np.zeros((2, 3), np.float32), "export got an example of type ndarray; accepted are a tensor or the sequence"),
         (torch.zeros(0, 3), "The example has no samples"),
         (torch.zeros(2, 4), "The model does not run on the example: mat1 and mat2 shapes cannot be multiplied"),
         ((torch.zeros(2, 3), torch.zeros(2, 3)), "The model does not run on the example"),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from isogrid import _native
 from isogrid.errors import FormatError, MissingDependencyError, UnsupportedError, UsageError, first_line
+from isogrid.evaluating import positional
 from isogrid.formats.files import write_atomically
 from isogrid.formats.numbers import Values
 from isogrid.formats.onnx_weights import Source, require_onnx, shrink_weights
@@ -75,7 +76,7 @@ def export(
     True
     """
     onnx = require_onnx()
-    arguments = _arguments(example)
+    arguments = positional("export", example)
     plain = copy.deepcopy(unwrapped(model)).cpu().eval()
     _check_layers(plain)
     rounded = rounded_weights(weight_targets(plain, targets, ignore, embeddings=True), values)
@@ -124,7 +125,7 @@ def verify(
         MissingDependencyError: onnxruntime is not installed.
     """
     session = _session(path)
-    arguments = _arguments(example)
+    arguments = positional("export", example)
     plain = copy.deepcopy(unwrapped(model)).cpu().eval()
     free = all(isinstance(entry.shape[0], str) for entry in session.get_inputs() if entry.shape)
     batch = _batch(arguments)
@@ -331,17 +332,6 @@ def _difference(path: str | os.PathLike[str], found: list[NDArray[Any]], expecte
             difference = float(np.max(np.abs(left[finite] - right[finite])))
             worst = max(worst, difference / (largest or 1.0))
     return worst
-
-
-def _arguments(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
-    if isinstance(example, Tensor):
-        return (example,)
-    if not isinstance(example, Sequence) or isinstance(example, str):
-        raise UsageError(
-            f"The example is a {type(example).__name__}; accepted are a tensor, or a sequence of the model's inputs, "
-            "which are tensors as a rule."
-        )
-    return tuple(example)
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -7,7 +7,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from isogrid.errors import UnsupportedError, UsageError, first_line
-from isogrid.evaluating import plain_attention
+from isogrid.evaluating import plain_attention, positional
 from isogrid.formats.files import write_atomically
 from isogrid.names import unknown_name
 from isogrid.runtime import operations
@@ -191,7 +191,8 @@ def compile(  # noqa: A001 - the name that torch.compile has taught everyone
     True
     """
     _check(model, values, tune)
-    args, keywords = _positional(example), dict(kwargs or {})
+    args = positional("compile", example, hint=", and the inputs by keyword as kwargs=")
+    keywords = dict(kwargs or {})
     told = _read_choices(choices)
     try:
         with torch.no_grad():
@@ -303,17 +304,6 @@ def _check(model: nn.Module, values: str, tune: str) -> None:
             raise UnsupportedError(
                 f"compile got {name} of {tensor.dtype} on {tensor.device}; accepted are float32 models on the CPU."
             )
-
-
-def _positional(example: Any) -> tuple[Any, ...]:
-    if isinstance(example, Tensor):
-        return (example,)
-    if not isinstance(example, Sequence) or isinstance(example, str):
-        raise UsageError(
-            f"compile got an example of type {type(example).__name__}; accepted are a tensor or the sequence of the "
-            "positional inputs, and the inputs by keyword as kwargs=."
-        )
-    return tuple(example)
 
 
 def _read_choices(choices: Any) -> Mapping[str, str] | None:
