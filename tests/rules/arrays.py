@@ -37,6 +37,10 @@ class ArrayLayer:
     def finite(self) -> bool:
         return bool(np.isfinite(self.weight).all())
 
+    @property
+    def trained(self) -> bool:
+        return True
+
     def read_mask(self) -> NDArray[np.bool_]:
         return self.mask
 

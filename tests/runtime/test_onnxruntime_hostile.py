@@ -135,7 +135,7 @@ ATTRIBUTES = [
     ("SparseLinear", {"rows": 2**40}, "the attribute rows is 1099511627776, accepted are"),
     ("SparseLinear", {"rows": 24.0}, "the attribute rows must be a whole number"),
     ("SparseLinear", {"rows": [24]}, "the attribute rows must be a whole number"),
-    ("SparseLinear", {"skip_zeros": 2}, "the attribute skip_zeros is 2, accepted is a number from 0 to 1"),
+    ("SparseLinear", {"skip_zeros": 2}, "the attribute skip_zeros is 2, accepted are numbers from 0 to 1"),
     ("SparseLinear", {"activation": "softmax"}, "the attribute activation is 'softmax', accepted are none, relu, clip"),
     ("SparseLinear", {"activation": ""}, "the attribute activation is '', accepted are none, relu, clip"),
     ("SparseLinear", {"activation": 1}, "the attribute activation must be a string"),
