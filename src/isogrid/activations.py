@@ -72,7 +72,11 @@ def sparse_tanh(x: Tensor, threshold: float | Tensor) -> Tensor:
     _check_floating("sparse_tanh", x)
     if not isinstance(threshold, Tensor):
         threshold = _checked_threshold("sparse_tanh", threshold)
-    small = (x <= threshold) & (x >= -threshold) & (threshold > 0)  # with 0 it is tanh, also in its gradient at 0
+        if threshold == 0:  # plain tanh, also in its gradient at 0
+            return torch.tanh(x)
+    else:
+        threshold = torch.where(threshold > 0, threshold, math.nan)  # beside which nothing is small
+    small = (x <= threshold) & (x >= -threshold)
     # tanh(0) = 0, so the fill may come first: autograd then keeps the output, which the next layer keeps anyway,
     # instead of a second tensor.
     return torch.tanh(x.masked_fill(small, 0))

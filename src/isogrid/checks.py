@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 from isogrid.errors import UsageError
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a finite number of Python's own, as a file of options can hold; True and False are none.
+
+    >>> is_number(1), is_number(0.5), is_number(True), is_number("1"), is_number(math.inf)
+    (True, True, False, False, False)
+    """
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def check_sparsity(owner: str, sparsity: object) -> None:
     """Raise ``UsageError`` unless ``sparsity`` is a number from 0 up to, but not including, 1."""
-    numeric = isinstance(sparsity, float | int) and not isinstance(sparsity, bool)
-    if not numeric or not (math.isfinite(sparsity) and 0 <= sparsity < 1):  # type: ignore[operator,arg-type]
+    if not (is_number(sparsity) and 0 <= sparsity < 1):
         raise UsageError(f"{owner} got sparsity={sparsity!r}; accepted is a number from 0 up to, not including, 1.")
 
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from isogrid.checks import is_number
 from isogrid.errors import UsageError
 
 
@@ -35,8 +36,7 @@ class Penalty(ABC):
             if field.type not in ("float", float):
                 continue
             value = getattr(self, field.name)
-            number = isinstance(value, float | int) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and value >= 0):
+            if not (is_number(value) and value >= 0):
                 raise UsageError(f"{type(self).__name__} got {field.name}={value!r}; accepted is a finite number >= 0.")
 
     @abstractmethod
@@ -154,10 +154,13 @@ class GroupLasso(Penalty):
         return norms.sum() * (self.lam * self._root_size(weight))
 
     def shrink_(self, weight: Tensor, step: float | Tensor) -> None:
-        # Weights that are zero, as pruned ones are, have no say, whatever their step size.
-        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        steps = torch.where(weight == 0, 0, wide / step)
-        norms = torch.linalg.vector_norm(steps, dim=self._axes(weight), keepdim=True)
+        axes, wide = self._axes(weight), torch.promote_types(weight.dtype, torch.float32)
+        if isinstance(step, Tensor):
+            # Weights that are zero, as pruned ones are, have no say, whatever their step size.
+            scaled = torch.where(weight == 0, 0, weight.to(wide) / step)
+            norms = torch.linalg.vector_norm(scaled, dim=axes, keepdim=True)
+        else:
+            norms = torch.linalg.vector_norm(weight, dim=axes, keepdim=True, dtype=wide) / step
         threshold = self.lam * self._root_size(weight)
         weight.mul_(torch.where(norms > threshold, 1 - threshold / norms, 0.0))
 

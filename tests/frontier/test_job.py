@@ -618,7 +618,11 @@ def test_the_time_of_a_run_is_that_of_all_its_processes(script: Script, tmp_path
         ({"floor": 95, "max_drop": None}, FloorError, r"The floor 95 is beyond 100 %.*accepted is '95%'"),
         ({"max_drop": 5}, FloorError, r"The floor 5 is beyond 100 %.*accepted is '5pt'"),
         ({"seed": 2**63}, UsageError, r"accepted is a whole number below 2\*\*63"),
-        ({"example": {"x": torch.ones(1, 2)}}, UsageError, "example is a dict; accepted is a tensor, or a tuple"),
+        (
+            {"example": {"x": torch.ones(1, 2)}},
+            UsageError,
+            r"optimize\(\) got an example of type dict; accepted are a tensor or the sequence of the positional",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_before_training(
@@ -657,3 +661,21 @@ def test_one_number_is_distilled_by_its_square(tmp_path: Path) -> None:
         recipe=Recipe(epochs=3, rung_epochs=2, lr=1e-2, ladder=(0.5,), distill=1.0),
     )  # fmt: skip
     assert all(point.loss > 0 for point in result.report.history)
+
+
+def test_a_cache_that_no_file_holds_may_be_infinite(script: Script, tmp_path: Path) -> None:
+    """As the mask of causal attention is, where it is made at the first call."""
+
+    class Caching(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+            self.register_buffer("mask", torch.zeros(2), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.mask = torch.tensor([0.0, -math.inf])
+            return self.inner(x)
+
+    given = script()
+    assert optimize(**{**given, "model": Caching(given["model"])}, out=tmp_path).report.points

@@ -15,7 +15,7 @@ from isogrid.errors import FormatError, UnsupportedError, UsageError
 from isogrid.formats.files import write_atomically
 from isogrid.formats.numbers import Values, to_float32
 from isogrid.formats.roles import Role, role_metadata, usual_role
-from isogrid.formats.safetensors import VERSION_KEY, TensorFile, serialize, smallest
+from isogrid.formats.safetensors import VERSION_KEY, TensorFile, check_text, serialize, smallest
 from isogrid.formats.safetensors import Tensor as Stored
 from isogrid.formats.sparse import SparseTensor
 from isogrid.formats.weights import Selection, rounded_weights, to_numpy, unwrapped, weight_targets
@@ -140,9 +140,8 @@ def _serialize(
     ignore: Selection,
     metadata: Mapping[str, str] | None,
 ) -> bytes:
-    for key, value in dict(metadata or {}).items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise UsageError(f"The metadata got {key!r}: {value!r}; accepted are keys and values of text.")
+    check_text(metadata or {})
+    for key in metadata or {}:
         if key.partition(".")[0] == VERSION_KEY:
             raise UsageError(f"The metadata key {key!r} is one of the format's own; choose one without 'isogrid'.")
     model = unwrapped(model)

@@ -64,7 +64,7 @@ def round_int8(weight: NDArray[Any], axis: int = 0, *, name: str = "weight") -> 
     >>> codes.tolist(), scale.tolist()
     ([[50, 0, -127], [0, 0, 0]], [0.010000228881835938, 1.0])
     """
-    _check_finite(weight, name)
+    check_finite(weight, name)
     others = tuple(a for a in range(weight.ndim) if a != axis % weight.ndim)
     peak = np.max(np.abs(weight), axis=others, initial=0.0).astype(np.float64)
     scale = np.where(peak > 0, np.maximum(_round_up(peak / _TOP), SMALLEST_SCALE), 1.0)
@@ -97,7 +97,7 @@ def round_fp16(weight: NDArray[Any], *, name: str = "weight") -> NDArray[np.floa
     >>> round_fp16(np.array([1.0001, 3.14159])).tolist()
     [1.0, 3.140625]
     """
-    _check_finite(weight, name)
+    check_finite(weight, name)
     with np.errstate(over="ignore"):
         rounded = weight.astype(np.float16)
     if not np.all(np.isfinite(rounded)):
@@ -166,7 +166,8 @@ def _along(scale: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
     return scale.reshape([-1 if a == axis % ndim else 1 for a in range(ndim)])
 
 
-def _check_finite(weight: NDArray[Any], name: str) -> None:
+def check_finite(weight: NDArray[Any], name: str) -> None:
+    """Raise ``TrainingError`` for a weight that cannot be rounded, since some of its numbers are not finite."""
     if not np.all(np.isfinite(weight)):
         bad = int(weight.size - np.count_nonzero(np.isfinite(weight)))
         raise TrainingError(f"{name} holds {bad} numbers that are not finite; only finite weights can be rounded.")

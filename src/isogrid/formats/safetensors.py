@@ -94,6 +94,13 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return dict(file.items()), file.metadata
 
 
+def check_text(metadata: Mapping[Any, Any]) -> None:
+    """Raise ``UsageError`` for metadata that a file could not give back: anything but text."""
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"The metadata got {key!r}: {value!r}; accepted are keys and values of text.")
+
+
 def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """The bytes that `save_tensors` writes.
 
@@ -105,9 +112,8 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     72
     """
     notes = dict(metadata or {})
-    for key, value in notes.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise UsageError(f"The metadata got {key!r}: {value!r}; accepted are keys and values of text.")
+    check_text(notes)
+    for key in notes:
         if key in tensors or key in (VERSION_KEY, TIED_KEY):
             raise UsageError(f"The metadata key {key!r} is a tensor's name or one of the format's own; choose another.")
     stored: dict[str, tuple[str, tuple[int, ...], bytes]] = {}

@@ -187,17 +187,20 @@ class Search:
         No point comes of a precision that cannot hold the model's weights, nor of a sparse model whose metric is
         undefined (a correlation of one that always answers the same): such a rung breaks the floor.
         """
-        best: float | None = None
-        any_holds = False
+        values: list[float] = []
         sparsity = 0.0
         for precision in PRECISIONS:
             try:
                 model = self._workshop.at_precision(trained, precision)
-                value = value_of(self._workshop.measure(model, "validation"))
             except UnsupportedError:
                 if precision == "fp32":
                     raise
                 continue
+            costs = dataclasses.asdict(self._workshop.weigh(model, precision))
+            if precision == "fp32":
+                sparsity = float(costs["sparsity"])
+            try:
+                value = value_of(self._workshop.measure(model, "validation"))
             except UndefinedMetricError:
                 if rung == 0 and precision == "fp32":
                     raise
@@ -205,10 +208,8 @@ class Search:
             holds = self._metric.at_least(value, found.limit)
             if rung == 0 and precision == "fp32":
                 holds = True
-            costs = dataclasses.asdict(self._workshop.weigh(model, precision))
-            sparsity = sparsity or float(costs["sparsity"])
+            values.append(value)
             found.points.append(FrontierPoint(phase, rung, precision, value, holds=holds, **costs))
-            any_holds = any_holds or holds
-            best = value if best is None or self._metric.at_least(value, best) else best
         if rung > 0:
-            self._listener.rung_measured(sparsity, math.nan if best is None else best, any_holds)
+            best = max if self._metric.higher_is_better else min
+            self._listener.rung_measured(sparsity, best(values, default=math.nan), self._holds(found, rung))

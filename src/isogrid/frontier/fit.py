@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isogrid.checks import check_whole
 from isogrid.errors import DataError, TrainingError, UsageError
 from isogrid.metrics import ACCURACY, Metric, to_outcomes, value_of
 from isogrid.sparsify import Sparsifier
@@ -80,8 +81,7 @@ def fit(
     True
     """
     for name, number in (("max_steps", max_steps), ("evaluate_every", 1 if evaluate_every is None else evaluate_every)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise UsageError(f"fit() got {name}={number!r}; accepted is a whole number >= 1.")
+        check_whole("fit()", name, number)
     if not isinstance(train, Iterable):
         raise UsageError(f"fit() got train={train!r}; accepted is an iterable of batches, such as a DataLoader.")
     if until is not None and not (isinstance(until, int | float) and math.isfinite(until)):

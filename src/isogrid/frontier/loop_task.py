@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isogrid.errors import UsageError
+from isogrid.evaluating import positional
 from isogrid.metrics import ACCURACY, Metric, Outcomes, to_outcomes
 from isogrid.tasks import Recipe, Split, Task
 
@@ -57,11 +58,7 @@ class LoopTask(Task):
         self._model = copy.deepcopy(model)
         self._train, self._evaluate, self._test = train, evaluate, test
         self._loss, self._forward = loss, forward
-        if not isinstance(example, Tensor | tuple | list):
-            raise UsageError(
-                f"example is a {type(example).__name__}; accepted is a tensor, or a tuple of the model's inputs."
-            )
-        self._example = (example,) if isinstance(example, Tensor) else tuple(example)
+        self._example = positional("optimize()", example)
         self._set(
             metric=metric, recipe=recipe or Recipe(), pretrained=pretrained, targets=targets, ignore=ignore, name=name
         )

@@ -19,7 +19,7 @@ from isogrid.frontier.phases import Phase, Trained
 from isogrid.frontier.training import Trainer
 from isogrid.frontier.workshop import Findings, Weighed, Workshop
 from isogrid.masks import count_zeros, find_targets
-from isogrid.metrics import Outcomes, value_of
+from isogrid.metrics import Outcomes
 from isogrid.precision.quantize import quantize
 from isogrid.runtime.estimate import Latency
 from isogrid.sparsify import Method, prune
@@ -49,7 +49,7 @@ class TorchWorkshop(Workshop):
 
     def given(self) -> Trained:
         model = self._trainer.new_model()
-        value = value_of(self._trainer.measure(model, "validation"))
+        value = self._trainer.metric_of(model, sparse=False)
         return Trained({name: part.detach().clone() for name, part in model.state_dict().items()}, None, value, 0, 0.0)
 
     def train(self, phase: Phase, start: Trained | None = None, *, taught: bool = False) -> Trained:

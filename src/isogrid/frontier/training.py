@@ -6,7 +6,7 @@ import math
 import random
 import time
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Trainer:
         model = self.task.model()
         if not isinstance(model, nn.Module):
             raise UsageError(f"The task's model() returned {type(model).__name__}; accepted is a torch.nn.Module.")
-        check_finite(model, "at the start", buffers=False)
+        check_finite(dict(model.named_parameters()), "at the start")
         return model
 
     def model_of(self, trained: Trained) -> nn.Module:
@@ -160,7 +160,7 @@ class _PhaseRun:
         self.optimizer = build_optimizer(self.model, self.recipe, self.lr)
         self.sparsifier = self._sparsify(start)
         self.targets = find_targets(self.model, self.task.targets, self.task.ignore)
-        self.infinite = frozenset(name for name, value in self.model.named_buffers() if not _is_finite(value))
+        self.infinite = frozenset(_infinite(self.model.state_dict()))
         self.step, self.epoch = 0, 0
         self.flops = 0.0
         self.started, self.seconds_before = time.monotonic(), 0.0
@@ -225,7 +225,7 @@ class _PhaseRun:
                 f"{self.trainer.steps_per_epoch} are expected of every pass; batches() must start anew at each call."
             )
         self.epoch += 1
-        check_finite(self.model, f"after {self.phase.title}, epoch {self.epoch}", but=self.infinite)
+        check_finite(self.model.state_dict(), f"after {self.phase.title}, epoch {self.epoch}", but=self.infinite)
         self.metric = self.trainer.metric_of(self.model, sparse=self.sparsifier is not None)
         undefined = math.isnan(self.metric)
         if self.sparsifier is not None and not undefined:
@@ -347,22 +347,24 @@ def rate_at(step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
 
 
-def check_finite(model: nn.Module, when: str, *, buffers: bool = True, but: Collection[str] = ()) -> None:
+def check_finite(state: Mapping[str, Any], when: str, *, but: Collection[str] = ()) -> None:
     """Raise ``TrainingError`` if a number of the model is NaN or infinite: nothing that follows could be trusted.
 
     Buffers may be so by design, as the mask of causal attention is; those of `but` were so from the start.
     """
-    held = [*model.named_parameters(), *(model.named_buffers() if buffers else ())]
-    for name, value in held:
-        if name not in but and not _is_finite(value):
+    for name in _infinite(state):
+        if name not in but:
             raise TrainingError(
                 f"The numbers of {name} are not finite {when}; lower the learning rate, or check the data and the "
                 "model."
             )
 
 
-def _is_finite(value: Tensor) -> bool:
-    return not value.is_floating_point() or bool(torch.isfinite(value).all())
+def _infinite(state: Mapping[str, Any]) -> Iterator[str]:
+    """The names of tensors that hold NaN or infinities."""
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            yield name
 
 
 def seed_everything(seed: int, purpose: str, index: int) -> None:

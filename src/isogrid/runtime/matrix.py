@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isogrid.errors import TrainingError, UsageError
-from isogrid.formats.numbers import round_fp16
+from isogrid.errors import UsageError
+from isogrid.formats.numbers import check_finite, round_fp16
 
 Values = str
 """How weights are stored: ``"fp32"``, ``"fp16"`` or ``"int8"``; the arithmetic is float32 in any case."""
@@ -66,10 +66,7 @@ class SparseMatrix:
         if values == "fp16":
             nonzero = round_fp16(nonzero, name=name).view(np.uint16)
         elif values == "int8":
-            if bad := int(np.count_nonzero(~np.isfinite(nonzero))):
-                raise TrainingError(
-                    f"{name} holds {bad} numbers that are not finite; only finite weights can be rounded."
-                )
+            check_finite(nonzero, name)
             largest = np.abs(dense).max(axis=1, initial=0.0)
             scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
             nonzero = np.rint(nonzero / scales[row]).astype(np.int8)

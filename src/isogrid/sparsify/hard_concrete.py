@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogrid.errors import PatternError, TargetError, UsageError
+from isogrid.errors import PatternError, UsageError
 from isogrid.masks import zero_pruned_
 from isogrid.patterns import Unstructured
 from isogrid.rules.method import Usage
 from isogrid.sparsify.aimed import Aimed
-from isogrid.sparsify.learner import Learner
+from isogrid.sparsify.learner import Learner, check_trained
 from isogrid.sparsify.method import register_method
 from isogrid.sparsify.state import SparseLayer, SparseState
 
@@ -142,10 +142,7 @@ class HardConcrete(Aimed):
                     "part of a layer, while gates close where they do; accepted are unstructured, block, row and "
                     "channel."
                 )
-            if not layer.trained:
-                raise TargetError(
-                    f"HardConcrete cannot learn the gates of {layer.name}, which is frozen; leave it out with ignore=."
-                )
+        check_trained("HardConcrete", "gates", state)
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)

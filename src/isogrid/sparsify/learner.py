@@ -13,12 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isogrid.errors import TargetError
 from isogrid.sparsify.state import SparseLayer, SparseState
 
 
 def learned(layer: SparseLayer, values: Tensor) -> Tensor:
     """`values` as a learned parameter: on the layer's device, of its weights' precision but not below float32."""
     return values.to(layer.mask.device, torch.promote_types(layer.weight.dtype, torch.float32))
+
+
+def check_trained(owner: str, what: str, state: SparseState) -> None:
+    """Raise ``TargetError`` for a frozen layer: no gradient comes from which `what` of it could be learned."""
+    for layer in state.layers:
+        if not layer.trained:
+            raise TargetError(
+                f"{owner} cannot learn the {what} of {layer.name}, which is frozen; leave it out with ignore=."
+            )
 
 
 class Learner:

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from isogrid.errors import TargetError, UsageError
+from isogrid.errors import UsageError
 from isogrid.masks import zero_pruned_
 from isogrid.rules.method import Usage
 from isogrid.schedules import Cubic, Schedule
 from isogrid.sparsify.aimed import Aimed
-from isogrid.sparsify.learner import Learner
+from isogrid.sparsify.learner import Learner, check_trained
 from isogrid.sparsify.method import register_method
 from isogrid.sparsify.selecting import Selecting
 from isogrid.sparsify.selection import select
@@ -48,14 +48,6 @@ def _learn(state: SparseState, lr: float | None, pull: float = 0.0) -> None:
             share = torch.sigmoid(score)
             gradient = gradient + (pull / (len(state.layers) * max(1, layer.size))) * share * (1 - share)
         learner.step(layer, "score", gradient, lr=lr)
-
-
-def _check_frozen(owner: str, state: SparseState) -> None:
-    for layer in state.layers:
-        if not layer.trained:
-            raise TargetError(
-                f"{owner} cannot learn the scores of {layer.name}, which is frozen; leave it out with ignore=."
-            )
 
 
 def _check_rate(owner: str, score_lr: float | None) -> None:
@@ -110,7 +102,7 @@ class Movement(ShadowMethod, Selecting):
 
     def check(self, state: SparseState) -> None:
         super().check(state)
-        _check_frozen("Movement", state)
+        check_trained("Movement", "scores", state)
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)
@@ -184,7 +176,7 @@ class SoftMovement(Aimed):
 
     def check(self, state: SparseState) -> None:
         super().check(state)
-        _check_frozen("SoftMovement", state)
+        check_trained("SoftMovement", "scores", state)
 
     def begin(self, state: SparseState) -> None:
         super().begin(state)

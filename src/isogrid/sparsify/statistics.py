@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from isogrid.calibration import Calibration
 from isogrid.errors import DataError, TrainingError, UnsupportedError, UsageError
 from isogrid.scores import Score
-from isogrid.sparsify.calibrated.batchnorm import batch_statistics
+from isogrid.sparsify.calibrated.batchnorm import enough_samples
 from isogrid.sparsify.calibrated.calls import Call, Watch
 from isogrid.sparsify.calibrated.matrix import MatrixView
 from isogrid.sparsify.calibrated.moments import Moments
@@ -182,7 +182,7 @@ def _differentiable(state: SparseState, *, batch_statistics: bool) -> Iterator[N
 def _loss_gradients(
     state: SparseState, model: nn.Module, calibration: Calibration, batch: Any, *, create_graph: bool = False
 ) -> Tensors:
-    with batch_statistics():
+    with enough_samples():
         loss = calibration.loss_of(model, copied(batch))
     if loss.numel() != 1 or not loss.requires_grad:
         arrived = "constant" if loss.numel() == 1 else f"of shape {tuple(loss.shape)}"

@@ -98,7 +98,7 @@ def _over(rate: float, roots: Tensor, squares: Tensor, eps: float) -> float | Te
     if touched < untouched.numel():
         mean = roots.masked_fill(untouched, 0).sum(dtype=torch.float64) / touched
         roots = torch.where(untouched, mean.to(roots.dtype), roots)
-    return rate / (roots + eps)
+    return roots.add_(eps).reciprocal_().mul_(rate)  # in place: nobody else needs the roots
 
 
 _RULES: dict[type[torch.optim.Optimizer], Callable[[dict[str, Any], dict[str, Any]], float | Tensor]] = {

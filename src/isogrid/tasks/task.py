@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from isogrid.checks import check_whole
+from isogrid.checks import check_whole, is_number
 from isogrid.errors import DataError, UsageError
 from isogrid.ladder import LADDER, check_ladder
 from isogrid.metrics import ACCURACY, Metric, Outcomes
@@ -61,25 +61,21 @@ class Recipe:
             check_whole("The recipe", name, getattr(self, name))
         rates = {"lr": self.lr, "rung_lr": self.lr if self.rung_lr is None else self.rung_lr}
         for name, rate in rates.items():
-            if not (_is_number(rate) and rate > 0):
+            if not (is_number(rate) and rate > 0):
                 raise UsageError(f"The recipe got {name}={rate!r}; accepted is a finite number > 0.")
         if self.optimizer not in ("adam", "adamw", "sgd"):
             raise UsageError(f"The recipe got optimizer={self.optimizer!r}; accepted are adam, adamw and sgd.")
-        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise UsageError(f"The recipe got weight_decay={self.weight_decay!r}; accepted is a finite number >= 0.")
-        if not (_is_number(self.distill) and 0 <= self.distill <= 1):
+        if not (is_number(self.distill) and 0 <= self.distill <= 1):
             raise UsageError(f"The recipe got distill={self.distill!r}; accepted is a number from 0 to 1.")
-        if not (_is_number(self.temperature) and self.temperature > 0):
+        if not (is_number(self.temperature) and self.temperature > 0):
             raise UsageError(f"The recipe got temperature={self.temperature!r}; accepted is a finite number > 0.")
         object.__setattr__(self, "ladder", check_ladder(self.ladder))
 
     def with_(self, **changes: Any) -> Recipe:
         """A copy with what is not None in `changes` replaced."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Task(ABC):
@@ -214,16 +210,16 @@ class Task(ABC):
 
 def check_task(task: Task) -> None:
     """Raise ``UsageError`` for attributes that are not what `Task` says."""
-    kinds = {"name": str, "summary": str, "metric": Metric, "recipe": Recipe}
-    for attribute, kind in kinds.items():
+    needed = {
+        "name": (str, "a text"), "summary": (str, "a text"), "metric": (Metric, "a Metric"),
+        "recipe": (Recipe, "a Recipe"),
+    }  # fmt: skip
+    for attribute, (kind, called) in needed.items():
         value = getattr(task, attribute, None)
         if not isinstance(value, kind):
             raise UsageError(
-                f"class {type(task).__name__} needs {_KINDS[kind]} as its attribute {attribute}, and has {value!r}."
+                f"class {type(task).__name__} needs {called} as its attribute {attribute}, and has {value!r}."
             )
-
-
-_KINDS = {str: "a text", Metric: "a Metric", Recipe: "a Recipe"}
 
 
 class ClassificationTask(Task):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 from keras import ops
 
+from isogrid.checks import is_number
 from isogrid.errors import UsageError
 
 
@@ -126,8 +126,7 @@ class SparseTanh(_Thresholded):
 
 
 def _check_threshold(owner: str, threshold: Any) -> None:
-    number = isinstance(threshold, float | int) and not isinstance(threshold, bool)
-    if not (number and math.isfinite(threshold) and threshold >= 0):
+    if not (is_number(threshold) and threshold >= 0):
         raise UsageError(f"{owner} got threshold={threshold!r}; accepted is a finite number >= 0.")
 
 

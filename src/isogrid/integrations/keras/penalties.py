@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any
 
 from keras import ops
 
+from isogrid.checks import is_number
 from isogrid.errors import UsageError
 
 
@@ -23,8 +23,7 @@ class Penalty(ABC):
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            number = isinstance(value, float | int) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and value >= 0):
+            if not (is_number(value) and value >= 0):
                 raise UsageError(f"{type(self).__name__} got {field.name}={value!r}; accepted is a finite number >= 0.")
 
     @abstractmethod

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from isogrid.checks import is_number
 from isogrid.errors import UsageError
 
 
@@ -86,6 +87,5 @@ class HoyerSquare(keras.regularizers.Regularizer):
 
 
 def _check_strength(owner: str, lam: Any) -> None:
-    number = isinstance(lam, float | int) and not isinstance(lam, bool)
-    if not (number and math.isfinite(lam) and lam >= 0):
+    if not (is_number(lam) and lam >= 0):
         raise UsageError(f"{owner} got lam={lam!r}; accepted is a finite number >= 0.")

@@ -125,6 +125,7 @@ class _Job:
             raise UnsupportedError(f"{self.source.path} is packed already; isogrid unpack gives back the original.")
         self.model = tidy(self.source.model())
         self.constants = Constants(self.model)
+        self.defaults = Constants(self.model, defaults=True)
         self.found = find_layers(self.model, self.constants)
         self.told = told
         check_choices(told, self.found)
@@ -277,7 +278,7 @@ class _Job:
     ) -> NodeReport:
         before = sum(map(self.constants.stored_bytes, layer.weights))
         if isinstance(layer, Left):
-            sparsity = _sparsity(layer, Constants(self.model, defaults=True))
+            sparsity = _sparsity(layer, self.defaults)
             return NodeReport(
                 layer.name, layer.kind, layer.shape, sparsity, 0, before, before, None, "dense", "", "", layer.reason
             )

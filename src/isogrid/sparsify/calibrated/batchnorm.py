@@ -106,7 +106,7 @@ def measure_batch_norm(model: nn.Module, calibration: Calibration) -> dict[str, 
                 layer.momentum = None  # the plain average over batches
                 layer.training = True
             for batch in calibration:
-                with batch_statistics():
+                with enough_samples():
                     calibration.answer(model, batch)
             for name, layer in layers.items():
                 assert layer.running_mean is not None
@@ -123,7 +123,7 @@ def measure_batch_norm(model: nn.Module, calibration: Calibration) -> dict[str, 
 
 
 @contextlib.contextmanager
-def batch_statistics() -> Iterator[None]:
+def enough_samples() -> Iterator[None]:
     """Around a forward pass that normalises by its batch's own statistics: raise ``DataError`` where it has none."""
     try:
         yield

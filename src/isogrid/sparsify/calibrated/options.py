@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from isogrid.checks import is_number
 from isogrid.errors import UsageError
 
 
@@ -13,6 +12,5 @@ def check_damping(owner: str, damping: object) -> None:
     Raises:
         UsageError: it is none.
     """
-    numeric = isinstance(damping, float | int) and not isinstance(damping, bool)
-    if not numeric or not (math.isfinite(damping) and damping > 0):  # type: ignore[operator,arg-type]
+    if not (is_number(damping) and damping > 0):
         raise UsageError(f"{owner} got damping={damping!r}; accepted is a number above 0, a fraction of the diagonal.")
